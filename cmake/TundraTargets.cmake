@@ -1,0 +1,51 @@
+# Helpers: one target a folder, the same warnings everywhere.
+#
+#   tundra_library(NAME SOURCES a.cc … DEPS x y)     static library tundra_NAME
+#   tundra_program(NAME SOURCES main.cc DEPS x y)    program in bin/
+#   tundra_test(NAME SOURCES x_test.cc DEPS x y [TIMEOUT s] [LABELS l …] [DATA])
+#       a GoogleTest program, registered with ctest as NAME.
+#       It runs with TUNDRA_SOURCE_DIR and TUNDRA_BIN_DIR in its environment.
+include(GNUInstallDirs)
+
+add_library(tundra_options INTERFACE)
+target_include_directories(tundra_options INTERFACE ${CMAKE_SOURCE_DIR})
+target_compile_options(tundra_options INTERFACE
+  -Wall -Wextra -Wconversion -Wno-sign-conversion -fno-math-errno
+  $<$<BOOL:${TUNDRA_WERROR}>:-Werror>)
+# The bits of a result must not depend on which products the compiler fuses.
+target_compile_options(tundra_options INTERFACE -ffp-contract=off)
+if(TUNDRA_SANITIZE)
+  target_compile_options(tundra_options INTERFACE -fsanitize=${TUNDRA_SANITIZE} -fno-omit-frame-pointer)
+  target_link_options(tundra_options INTERFACE -fsanitize=${TUNDRA_SANITIZE})
+endif()
+
+function(tundra_library name)
+  cmake_parse_arguments(ARG "" "" "SOURCES;DEPS" ${ARGN})
+  add_library(tundra_${name} STATIC ${ARG_SOURCES})
+  target_link_libraries(tundra_${name} PUBLIC tundra_options ${ARG_DEPS})
+endfunction()
+
+function(tundra_program name)
+  cmake_parse_arguments(ARG "" "" "SOURCES;DEPS" ${ARGN})
+  add_executable(${name} ${ARG_SOURCES})
+  target_link_libraries(${name} PRIVATE tundra_options ${ARG_DEPS})
+  install(TARGETS ${name} RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR})
+endfunction()
+
+function(tundra_test name)
+  cmake_parse_arguments(ARG "" "TIMEOUT" "SOURCES;DEPS;LABELS" ${ARGN})
+  if(NOT TUNDRA_BUILD_TESTS)
+    return()
+  endif()
+  if(NOT ARG_TIMEOUT)
+    set(ARG_TIMEOUT 300)
+  endif()
+  add_executable(${name} ${ARG_SOURCES})
+  set_target_properties(${name} PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/tests)
+  target_link_libraries(${name} PRIVATE tundra_options ${ARG_DEPS} GTest::gmock GTest::gtest GTest::gtest_main)
+  add_test(NAME ${name} COMMAND ${name})
+  set_tests_properties(${name} PROPERTIES
+    TIMEOUT ${ARG_TIMEOUT}
+    LABELS "${ARG_LABELS}"
+    ENVIRONMENT "TUNDRA_SOURCE_DIR=${CMAKE_SOURCE_DIR};TUNDRA_BIN_DIR=${CMAKE_RUNTIME_OUTPUT_DIRECTORY};OMP_WAIT_POLICY=passive")
+endfunction()
