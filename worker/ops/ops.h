@@ -220,6 +220,7 @@ class Ops {
   virtual absl::Status LoraUp(Ctx ctx, ConstView h_TR, ConstView b_NR, float scale, View y_TN) = 0;
 
   // dh_TR = scale · dy_TN · b_NR;  db_NR += scale · dy_TNᵀ · h_TR.
+  // Scratch: 4 bytes · N · R.
   virtual absl::Status LoraUpBackward(Ctx ctx, ConstView dy_TN, ConstView h_TR, ConstView b_NR,
                                       float scale, View dh_TR, View db_NR) = 0;
 
