@@ -159,7 +159,7 @@ absl::Status CpuOps::AdamW(Ctx, const AdamWParams& params, ConstView grad, View 
     for (int64_t i = begin; i < end; ++i) {
       m[i] = m[i] + take1 * (g[i] - m[i]);
       v[i] = keep2 * v[i] + take2 * g[i] * g[i];
-      w[i] = w[i] * decay - rate * (m[i] / (std::sqrt(v[i]) / root + epsilon));
+      w[i] = w[i] * decay - rate * m[i] / (std::sqrt(v[i]) / root + epsilon);
     }
   });
   return absl::OkStatus();

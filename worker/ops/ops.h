@@ -280,7 +280,7 @@ class Ops {
   // One update of a tensor, elementwise in f32; scalars in double, rounded to f32 once:
   //   w := w · (1 − lr · weight_decay)
   //   m := m + (1 − β1) · (g − m);   v := β2 · v + (1 − β2) · g · g
-  //   w := w − lr / (1 − β1^t) · m / (√v / √(1 − β2^t) + ε)
+  //   w := w − (lr / (1 − β1^t) · m) / (√v / √(1 − β2^t) + ε)
   // Source: Loshchilov & Hutter 2017, arXiv:1711.05101; torch.optim.AdamW.
   virtual absl::Status AdamW(Ctx ctx, const AdamWParams& params, ConstView grad, View weight,
                              View moment1, View moment2) = 0;
