@@ -1,4 +1,6 @@
 // The CPU as a device: memory is the process's own, work is done when a call returns.
+#include "worker/device/device_cpu.h"
+
 #include <unistd.h>
 
 #include <cstdlib>
@@ -11,7 +13,6 @@
 #include "common/status.h"
 #include "worker/device/cpu_isa.h"
 #include "worker/device/device.h"
-#include "worker/device/device_cpu.h"
 
 namespace tundra {
 namespace {
