@@ -43,8 +43,8 @@ HWY_EXPORT(GemmPackPanels);
 constexpr int64_t kFloatsPerThread = 256 * 256 + 96 * 256 + 12 * 32;
 static_assert(kFloatsPerThread * sizeof(float) % 64 == 0);
 
-// Multiply-adds that are worth waking a thread for.
-constexpr double kWorkPerThread = 1 << 18;
+// Multiply-adds that are worth waking a thread for: some 30 us of one core.
+constexpr double kWorkPerThread = 1 << 20;
 
 struct Grid {
   int64_t rows = 1;

@@ -33,7 +33,7 @@ void ParallelRanges(int threads, int64_t n, int64_t grain, const Range& range) {
 }
 
 // Elements of an elementwise loop that are worth a thread.
-inline constexpr int64_t kElementGrain = 16384;
+inline constexpr int64_t kElementGrain = 32768;
 
 // Items (rows of `width` elements, say) that are worth a thread.
 inline int64_t GrainOf(int64_t width) {
