@@ -29,6 +29,9 @@ HWY_BEFORE_NAMESPACE();
 namespace tundra {
 namespace HWY_NAMESPACE {
 
+static_assert(kNr <= AttentionWork::kMaxPanel && kMr <= AttentionWork::kMaxRowGroup);
+static_assert(kKeys % kNr == 0 && kQueries % kMr == 0);
+
 // Factors of a product whose operands are in cache.
 struct Block {
   const float* a;

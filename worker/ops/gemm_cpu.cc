@@ -39,10 +39,6 @@ HWY_EXPORT(GemmRowGroup);
 HWY_EXPORT(GemmPart);
 HWY_EXPORT(GemmPackPanels);
 
-// Floats of one thread's workspace, for the widest instruction set.
-constexpr int64_t kFloatsPerThread = 256 * 256 + 96 * 256 + 12 * 32;
-static_assert(kFloatsPerThread * sizeof(float) % 64 == 0);
-
 // Multiply-adds that are worth waking a thread for: some 30 us of one core.
 constexpr double kWorkPerThread = 1 << 20;
 
@@ -80,7 +76,7 @@ Grid ChooseGrid(const GemmArgs& args, int threads, int64_t row_groups, int64_t p
 }  // namespace
 
 size_t GemmWorkspaceBytes(int threads) {
-  return static_cast<size_t>(threads) * kFloatsPerThread * sizeof(float);
+  return static_cast<size_t>(threads) * kGemmWorkspaceFloats * sizeof(float);
 }
 
 void Gemm(const GemmArgs& args, int threads, void* workspace) {
@@ -97,7 +93,7 @@ void Gemm(const GemmArgs& args, int threads, void* workspace) {
     part(args, row_groups * r / grid.rows * mr,
          std::min(args.m, row_groups * (r + 1) / grid.rows * mr), panels * c / grid.cols * nr,
          std::min(args.n, panels * (c + 1) / grid.cols * nr),
-         static_cast<float*>(workspace) + worker * kFloatsPerThread);
+         static_cast<float*>(workspace) + worker * kGemmWorkspaceFloats);
   });
 }
 

@@ -33,8 +33,7 @@ inline constexpr int64_t kNc = 256;
 inline constexpr int64_t kMc = 96;
 static_assert(kNc % kNr == 0 && kMc % kMr == 0);
 
-// Bytes for one thread: a block of B, a block of A, a tile of C.
-inline constexpr int64_t kGemmFloats = kKc * kNc + kMc * kKc + kMr * kNr;
+static_assert(kKc * kNc + kMc * kKc + kMr * kNr <= kGemmWorkspaceFloats);
 
 // C tile [kMr, vectors * kVector] (starting from c when load_c) += A·B over k.
 // Row i of A: a[i * a_m + p * a_k]; b: panel row p at b + p * b_k.
@@ -80,9 +79,10 @@ HWY_INLINE void GemmKernel(int64_t k, const float* HWY_RESTRICT a, int64_t a_m, 
 
 // kMr rows from `rows` <= kMr valid ones (A readable for kMr rows), and a panel of
 // which `cols` <= kNr columns are wanted. `tile` is kMr x kNr.
-HWY_NOINLINE inline void GemmTileEdge(int64_t rows, int64_t cols, int64_t k, const float* a, int64_t a_m,
-                             int64_t a_k, const float* b, int64_t b_k, float* c, int64_t c_m,
-                             bool load_c, float* HWY_RESTRICT tile) {
+HWY_NOINLINE inline void GemmTileEdge(int64_t rows, int64_t cols, int64_t k, const float* a,
+                                      int64_t a_m, int64_t a_k, const float* b, int64_t b_k,
+                                      float* c, int64_t c_m, bool load_c,
+                                      float* HWY_RESTRICT tile) {
   if (load_c) {
     for (int64_t i = 0; i < rows; ++i) {
       for (int64_t j = 0; j < cols; ++j) tile[i * kNr + j] = c[i * c_m + j];
@@ -189,7 +189,7 @@ inline void PackA(const GemmArgs& args, int64_t m0, int64_t m, int64_t k0, int64
 }
 
 // The part [m0, m1) x [n0, n1) of a product, by one thread. n0 is a multiple of kNr.
-// work: kGemmFloats floats.
+// work: kGemmWorkspaceFloats floats.
 inline void GemmSerial(const GemmArgs& args, int64_t m0, int64_t m1, int64_t n0, int64_t n1,
                        float* work) {
   if (args.k == 0 && !args.accumulate) {

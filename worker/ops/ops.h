@@ -191,6 +191,7 @@ class Ops {
 
   // Lays w_NK (f32 or bf16, row-major) out for one direction and precision in `storage`
   // (PreparedBytes bytes at a 64-byte boundary). The result refers to storage.
+  // Scratch: 4 bytes · N · K at most, when w's type is not that of the layout.
   virtual absl::StatusOr<FrozenWeight> PrepareWeight(Ctx ctx, ConstView w_NK, Direction direction,
                                                      Precision precision, void* storage,
                                                      size_t storage_bytes) = 0;
