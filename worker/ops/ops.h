@@ -5,7 +5,7 @@
 //  * Operands are views of device memory; results are too. Host code reads a result
 //    after Device::CopyOut and Synchronize.
 //  * No allocation: what an operation needs for itself it takes from ctx.scratch and
-//    gives back. "Scratch:" says how much; without that line it needs none.
+//    gives back: workspace_bytes() at most, plus what a line "Scratch:" says.
 //  * Activations and gradients are f32; weights of the base f32 or bf16. Token ids,
 //    positions and offsets are i32. A vector of n is a view of 1 x n.
 //  * Bits depend on operands and the numerics class only: never on threads. Products
@@ -80,13 +80,12 @@ struct DropoutKey {
 };
 
 struct AdamWParams {
-  float learning_rate = 0;
-  float beta1 = 0.9f;
-  float beta2 = 0.999f;
-  float epsilon = 1e-8f;
-  float weight_decay = 0;
-  int64_t step = 1;      // of this update, counted from 1, for the bias corrections
-  float grad_scale = 1;  // the gradient's factor: clipping
+  double learning_rate = 0;
+  double beta1 = 0.9;
+  double beta2 = 0.999;
+  double epsilon = 1e-8;
+  double weight_decay = 0;
+  int64_t step = 1;  // t: the number of updates including this one
 };
 
 // A frozen weight as a product takes it: row-major as it lies in the base's files and
@@ -112,6 +111,9 @@ class Ops {
   virtual ~Ops() = default;
 
   virtual Device* device() const = 0;
+
+  // The most that any operation takes from scratch beside its line "Scratch:".
+  virtual size_t workspace_bytes() const = 0;
 
   // ---- embedding, norm, rotary embedding, activation ------------------------------
 
@@ -167,14 +169,13 @@ class Ops {
   // out_th = Σ_{s<=t} softmax_s(scale · q_th·k_sg) v_sg; lse_th = log Σ_s exp(scale · q_th·k_sg),
   // −inf for padding. Memory linear in length.
   // q_TH, out_TH: num_heads · head_dim columns; k, v: num_kv_heads · head_dim; lse [T, heads].
-  // Scratch: threads · 160 KiB at most.
   // Source: Milakov & Gimelshein 2018, arXiv:1805.02867; Dao et al. 2022, arXiv:2205.14135.
   virtual absl::Status Attention(Ctx ctx, PackedRows rows, AttentionParams params, ConstView q_TH,
                                  ConstView k_TG, ConstView v_TG, View out_TH, View lse_TH) = 0;
 
   // dq, dk, dv (set) from dout and what Attention was given and gave. Scores are
   // recomputed in blocks.
-  // Scratch: 4 bytes · T · heads + threads · 320 KiB at most.
+  // Scratch: 4 bytes · T · heads.
   // Source: Dao et al. 2022, arXiv:2205.14135, appendix B.
   virtual absl::Status AttentionBackward(Ctx ctx, PackedRows rows, AttentionParams params,
                                          ConstView dout_TH, ConstView q_TH, ConstView k_TG,
@@ -219,6 +220,7 @@ class Ops {
   virtual absl::Status LoraUp(Ctx ctx, ConstView h_TR, ConstView b_NR, float scale, View y_TN) = 0;
 
   // dh_TR = scale · dy_TN · b_NR;  db_NR += scale · dy_TNᵀ · h_TR.
+  // Scratch: 4 bytes · N · R.
   virtual absl::Status LoraUpBackward(Ctx ctx, ConstView dy_TN, ConstView h_TR, ConstView b_NR,
                                       float scale, View dh_TR, View db_NR) = 0;
 
@@ -252,25 +254,33 @@ class Ops {
 
   // ---- gradients and the optimizer ----------------------------------------------------
 
-  // largest (f32, one number) = max |x|; NaN counts as +inf. 0 for no elements.
+  // largest (f32, one number) = max |x|, NaN when one is NaN, 0 of none.
   virtual absl::Status AbsMax(Ctx ctx, ConstView x, View largest) = 0;
 
   // count (i64, one number) = how many elements are NaN or infinite.
   virtual absl::Status CountNonFinite(Ctx ctx, ConstView x, View count) = 0;
 
-  // sum += round_to_nearest_even(grad · 2^exponent), as i64; the caller passes
-  // exponent = 62 − ⌈log2 M⌉ − e (engine.md). Values beyond ±2^62 are clamped there and
-  // NaN counts as 0: AbsMax tells, and the step is redone or skipped.
-  virtual absl::Status QuantiseAccumulate(Ctx ctx, ConstView grad, int exponent, View sum) = 0;
+  // sum (i64) += round_to_nearest_even(grad · scale), modulo 2^64. scale is the power of two
+  // 2^(62 − ⌈log2 M⌉ − e) of engine.md, so the product is exact. Beyond ±2^62 it
+  // saturates and NaN counts as 0: AbsMax tells, and the step is redone or skipped.
+  virtual absl::Status QuantiseAccumulate(Ctx ctx, ConstView grad, double scale, View sum) = 0;
 
-  // grad (f32) = sum · 2^−exponent · factor, computed in double, rounded once.
-  virtual absl::Status Dequantise(Ctx ctx, ConstView sum, int exponent, double factor,
+  // grad (f32) = float(double(sum) / scale / divisor). divisor > 0: the step's target tokens.
+  virtual absl::Status Dequantise(Ctx ctx, ConstView sum, double scale, double divisor,
                                   View grad) = 0;
 
-  // norm2 (f64, one number) = Σ x², in double, in fixed blocks.
+  // norm2 (f64, one number) = Σ x² in double, over the elements in row-major order: blocks
+  // of 4096 in 8 lanes, blocks added in order. x is contiguous.
+  // Scratch: 8 bytes for each block.
   virtual absl::Status SquaredNorm(Ctx ctx, ConstView x, View norm2) = 0;
 
-  // One update of a tensor and its moments, elementwise, f32.
+  // x := x · factor; f32.
+  virtual absl::Status Scale(Ctx ctx, float factor, View x) = 0;
+
+  // One update of a tensor, elementwise in f32; scalars in double, rounded to f32 once:
+  //   w := w · (1 − lr · weight_decay)
+  //   m := m + (1 − β1) · (g − m);   v := β2 · v + (1 − β2) · g · g
+  //   w := w − lr / (1 − β1^t) · m / (√v / √(1 − β2^t) + ε)
   // Source: Loshchilov & Hutter 2017, arXiv:1711.05101; torch.optim.AdamW.
   virtual absl::Status AdamW(Ctx ctx, const AdamWParams& params, ConstView grad, View weight,
                              View moment1, View moment2) = 0;
