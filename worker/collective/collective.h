@@ -20,10 +20,10 @@
 //   touches the buffers once the call has returned.
 //
 // Codes: kAborted (Abort was called here), kDeadlineExceeded (timeout here),
-// kUnavailable (a peer died, aborted or timed out), kFailedPrecondition (the
-// ranks, or two threads of this one, disagree about the calls: a bug of the
-// caller), kInvalidArgument (sizes or root out of range; nothing is sent then,
-// and the group lives on).
+// kUnavailable (a peer died, aborted or timed out), kFailedPrecondition (ranks or
+// threads disagree about the calls: a bug of the caller; a backend that can't see
+// the peers' calls reports it as kDeadlineExceeded), kInvalidArgument (sizes or
+// root out of range; nothing is sent then, and the group lives on).
 #pragma once
 
 #include <cstddef>

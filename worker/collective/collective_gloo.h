@@ -14,7 +14,7 @@ struct GlooOptions {
   int size = 1;
   // Where to listen: an interface by name, else a host name or address. Gloo's
   // connections are neither encrypted nor authenticated, hence loopback.
-  std::string interface;
+  std::string interface = "";
   std::string hostname = "127.0.0.1";
   // Largest piece in flight. A multiple of 8, >= 8; all ranks alike.
   size_t chunk_bytes = size_t{1} << 20;

@@ -42,11 +42,6 @@ absl::StatusOr<std::unique_ptr<WeightSource>> WeightSource::Create(const ShardPl
                                                    wanted, " memories here, not ",
                                                    options.shard_fds.size()));
   }
-  if (options.gather != nullptr && options.gather->size() != plan.shards()) {
-    return absl::InvalidArgumentError(absl::StrCat("a plan of ", plan.shards(),
-                                                   " shards can't be gathered from a group of ",
-                                                   options.gather->size()));
-  }
   std::unique_ptr<WeightSource> source(new WeightSource(plan, ops, std::move(options)));
   RETURN_IF_ERROR(source->Init());
   return source;
@@ -236,9 +231,7 @@ absl::StatusOr<const std::byte*> WeightSource::Gather(int index, Slot& slot) {
   const uint64_t total = unit.slice_bytes * static_cast<uint64_t>(plan_.shards());
   std::byte* all = static_cast<std::byte*>(slot.gathered.data());
   RETURN_IF_ERROR(Annotate(
-      options_.gather->AllGather(own_.slice(unit), {all, total},
-                                 {.timeout = options_.gather_timeout, .channel = Channel::kGather}),
-      "gathering unit ", index, " of the base"));
+      options_.gather(own_.slice(unit), {all, total}), "gathering unit ", index, " of the base"));
   absl::MutexLock lock(&mu_);
   stats_.gather_bytes += total - unit.slice_bytes;
   stats_.gather_seconds += SecondsSince(start);

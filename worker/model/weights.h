@@ -5,7 +5,7 @@
 //             a unit is there without a copy. An unsharded rank is the case of one
 //             shard, its own.
 //   network   this rank holds one shard; a unit is gathered from all of them, on
-//             the collective's channel kGather, into two alternating buffers.
+//             a lane of the collective of its own, into two alternating buffers.
 //
 // Making ready also means laying matrices out for the products (PrepareWeight), in
 // two alternating buffers of its own; where the base is not sharded the laid-out
@@ -18,9 +18,12 @@
 // All ranks of a network source must begin the same passes in the same order.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <memory>
+#include <span>
 #include <thread>
 #include <tuple>
 #include <vector>
@@ -28,8 +31,6 @@
 #include "absl/base/thread_annotations.h"
 #include "absl/status/statusor.h"
 #include "absl/synchronization/mutex.h"
-#include "absl/time/time.h"
-#include "worker/collective/collective.h"
 #include "worker/device/arena.h"
 #include "worker/model/resident_shard.h"
 #include "worker/model/shard_plan.h"
@@ -68,14 +69,17 @@ struct WeightStats {
   double wait_seconds = 0;
 };
 
+// all := the bytes of shard 0, of shard 1, …, `mine` being this rank's; a collective
+// call that is bounded in time (worker/train/gather.h makes one of a Collective).
+using ShardGather =
+    std::function<absl::Status(std::span<const std::byte> mine, std::span<std::byte> all)>;
+
 struct WeightSourceOptions {
   Precision precision = Precision::kF32;
   // Mapped: the memory of every shard, by shard. Network: this rank's, alone.
   std::vector<int> shard_fds;
-  // Null for mapped. Network: the group whose rank s holds shard s; must outlive the
-  // source.
-  Collective* gather = nullptr;
-  absl::Duration gather_timeout = absl::Seconds(60);
+  // Null for mapped. Called by the source's thread.
+  ShardGather gather;
   // Keeps laid-out weights; default: when the base is not sharded.
   bool keep_prepared = false;
 };
