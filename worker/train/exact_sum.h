@@ -40,8 +40,8 @@ inline constexpr int kExponentHeadroom = 12;
 inline constexpr int kExponentWindow = 24;
 // Micro-batches in a step, at most.
 inline constexpr int64_t kMaxMicroBatches = int64_t{1} << 30;
-// Fraction bits of the loss sum: steps of 2^-30 nats, at most 2^32 nats a step.
-inline constexpr int kLossFractionBits = 30;
+// Fraction bits of the loss sum: steps of 2^-24 nats, at most 2^38 nats a step.
+inline constexpr int kLossFractionBits = 24;
 
 // ⌈log2 n⌉ for n >= 1.
 int CeilLog2(int64_t n);
@@ -103,7 +103,7 @@ class ExactGradientSum {
   // a micro-batch.
   void AddGradient(int tensor, std::span<const float> g);
   // Adds one micro-batch's loss and counts. A loss that is not finite, or over
-  // 2^32 / M nats, makes the step non-finite.
+  // 2^(38 − ⌈log2 M⌉) nats, makes the step non-finite.
   void AddScalars(const StepScalars& scalars);
 
   // To be max-reduced first: largest |g| of each tensor, then one for the loss
