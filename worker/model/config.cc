@@ -8,12 +8,14 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "common/status.h"
+#include "worker/model/json_fields.h"
 #include "worker/model/strict_json.h"
 
 namespace tundra {
 namespace {
 
 using nlohmann::json;
+using Fields = JsonFields;
 
 constexpr uint64_t kMaxConfigBytes = 16 << 20;
 
@@ -31,64 +33,6 @@ struct FamilyTraits {
 constexpr FamilyTraits kFamilies[] = {
     {"LlamaForCausalLM", 1e-6, 10000.0, 2048, false, 0},
     {"MistralForCausalLM", 1e-6, 10000.0, 4096 * 32, false, 4096},
-};
-
-// Reads fields of one object, with the file's name in every message.
-class Fields {
- public:
-  Fields(const json& object, std::string_view source, std::string_view prefix)
-      : object_(object), source_(source), prefix_(prefix) {}
-
-  // Null and missing are the same, as in transformers.
-  const json* Get(const char* name) const {
-    const auto it = object_.find(name);
-    return it == object_.end() || it->is_null() ? nullptr : &*it;
-  }
-  absl::Status Bad(const char* name, std::string_view why) const {
-    const json* value = Get(name);
-    return absl::InvalidArgumentError(
-        absl::StrCat(source_, ": ", prefix_, name, value ? absl::StrCat(" = ", value->dump()) : "",
-                     ": ", std::string(why)));
-  }
-  absl::StatusOr<int64_t> Integer(const char* name, std::optional<int64_t> fallback, int64_t low,
-                                  int64_t high) const {
-    const json* value = Get(name);
-    if (value == nullptr && fallback) return *fallback;
-    const bool integer = value != nullptr && value->is_number_integer() &&
-                         (!value->is_number_unsigned() ||
-                          value->get<uint64_t>() <= std::numeric_limits<int64_t>::max());
-    if (!integer || value->get<int64_t>() < low || value->get<int64_t>() > high) {
-      return Bad(name, absl::StrCat("an integer from ", low, " to ", high, " is needed"));
-    }
-    return value->get<int64_t>();
-  }
-  absl::StatusOr<double> Number(const char* name, std::optional<double> fallback, double low,
-                                double high) const {
-    const json* value = Get(name);
-    if (value == nullptr && fallback) return *fallback;
-    if (value == nullptr || !value->is_number() || !(value->get<double>() >= low) ||
-        !(value->get<double>() <= high)) {
-      return Bad(name, absl::StrCat("a number from ", low, " to ", high, " is needed"));
-    }
-    return value->get<double>();
-  }
-  absl::StatusOr<bool> Bool(const char* name, bool fallback) const {
-    const json* value = Get(name);
-    if (value == nullptr) return fallback;
-    if (!value->is_boolean()) return Bad(name, "true or false is needed");
-    return value->get<bool>();
-  }
-  absl::StatusOr<std::string> Text(const char* name, std::string_view fallback) const {
-    const json* value = Get(name);
-    if (value == nullptr) return std::string(fallback);
-    if (!value->is_string()) return Bad(name, "a string is needed");
-    return value->get<std::string>();
-  }
-
- private:
-  const json& object_;
-  std::string source_;
-  std::string prefix_;
 };
 
 absl::StatusOr<const FamilyTraits*> FindFamily(const Fields& fields, std::string_view source) {
