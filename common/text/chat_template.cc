@@ -1,6 +1,6 @@
 #include "common/text/chat_template.h"
 
-#include <exception>
+#include <new>
 #include <utility>
 
 #include "absl/status/status.h"
@@ -37,6 +37,16 @@ Json AliasReasoning(const Json& message) {
   for (const auto& [key, value] : message.items()) aliased[key] = value;
   aliased["reasoning_content"] = *reasoning;
   return aliased;
+}
+
+// Copying and walking JSON recurses, so its depth is bounded first.
+bool TooDeep(const Json& json, int left) {
+  if (!json.is_structured()) return false;
+  if (left == 0) return true;
+  for (const Json& item : json) {
+    if (TooDeep(item, left - 1)) return true;
+  }
+  return false;
 }
 
 absl::StatusOr<Json> PrepareMessages(const ChatInput& input) {
@@ -94,6 +104,12 @@ absl::StatusOr<ChatTemplate> ChatTemplate::Parse(std::string source, std::string
 
 absl::StatusOr<RenderedChat> ChatTemplate::Render(const ChatInput& input,
                                                   const RenderLimits& limits) const {
+  constexpr int kMaxInputDepth = 100;
+  for (const Json* json : {&input.messages, &input.tools, &input.documents, &input.variables}) {
+    if (TooDeep(*json, kMaxInputDepth)) {
+      return absl::InvalidArgumentError("the conversation is nested more than 100 deep");
+    }
+  }
   absl::StatusOr<Json> messages = PrepareMessages(input);
   if (!messages.ok()) return messages.status();
   if (absl::Status status = CheckList(input.tools, "tools"); !status.ok()) return status;

@@ -78,8 +78,7 @@ int64_t Length(const Value& value);
 // The items a for loop sees; reads an iterator to its end.
 std::vector<Value> Iterate(const Value& value);
 
-// value[begin:end:step] with none for what is left out; undefined when the value
-// has no slices.
+// value[begin:end:step] with none for what is left out.
 Value Slice(const Value& value, const Value& begin, const Value& end, const Value& step);
 
 // One item by index, negative from the end; null when out of range.

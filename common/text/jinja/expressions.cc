@@ -48,6 +48,20 @@ bool ObjectAttribute(const Value& value, const std::string& name, Value* out) {
 
 }  // namespace
 
+Value Interpreter::MacroAttribute(const MacroObject& macro, const std::string& name) {
+  const Stmt& stmt = *macro.stmt;
+  if (name == "name") return stmt.kind == StmtKind::kMacro ? Value::String(macro.name) : Value::None();
+  if (name == "catch_kwargs") return Value::Bool(stmt.uses_kwargs);
+  if (name == "catch_varargs") return Value::Bool(stmt.uses_varargs);
+  if (name == "caller") return Value::Bool(stmt.uses_caller);
+  if (name != "arguments") return Value::Undefined(Cat("'Macro object' has no attribute '", name, "'"));
+  std::vector<Value> names;
+  for (const Parameter& parameter : stmt.parameters) {
+    names.push_back(Value::String(template_.names()[static_cast<size_t>(parameter.name)]));
+  }
+  return Value::Tuple(std::move(names));
+}
+
 Value Interpreter::Attribute(const Value& value, const std::string& name) {
   RequireDefined(value);
   if (value.is(Kind::kLoop)) return LoopAttribute(value, name);
@@ -55,8 +69,10 @@ Value Interpreter::Attribute(const Value& value, const std::string& name) {
     const Value* found = value.dict().Find(std::string_view(name));
     return found != nullptr ? *found : NoAttribute(value, name);
   }
-  if (value.is(Kind::kMacro) && name == "name") {
-    return Value::String(value.object<MacroObject>().name);
+  if (value.is(Kind::kMacro)) return MacroAttribute(value.object<MacroObject>(), name);
+  if (value.is(Kind::kTuple) && value.list().view == "group") {
+    if (name == "grouper") return value.list().items[0];
+    if (name == "list") return value.list().items[1];
   }
   if (value.is(Kind::kCycler) && name == "current") {
     const auto& cycler = value.object<CyclerObject>();

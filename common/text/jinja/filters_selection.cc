@@ -194,6 +194,7 @@ Value GroupBy(Interpreter& interpreter, const Value& input, Arguments& arguments
     for (; i < entries.size() && Equal(entries[i].key, entries[first].key); ++i) members.push_back(entries[i].item);
     const Value grouper = case_sensitive ? entries[first].key : path.Get(interpreter, members[0], fallback);
     groups.push_back(Value::Tuple({grouper, Value::List(std::move(members))}));
+    groups.back().mutable_list().view = "group";  // has the attributes grouper and list
   }
   return Value::List(std::move(groups));
 }

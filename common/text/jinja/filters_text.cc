@@ -48,6 +48,13 @@ Value CapitalizeFilter(Interpreter& i, const Value& input, Arguments& a) {
   return Method(i, input, "capitalize", a);
 }
 
+Value Center(Interpreter& interpreter, const Value& input, Arguments& arguments) {
+  const Bound bound("center", arguments, {"width"});
+  Arguments center;
+  center.positional.push_back(bound.get(0, Value::Int(80)));
+  return Method(interpreter, input, "center", center);
+}
+
 Value Trim(Interpreter& interpreter, const Value& input, Arguments& arguments) {
   const Bound bound("trim", arguments, {"chars"});
   Arguments strip;
@@ -290,6 +297,7 @@ Value StripTags(Interpreter& interpreter, const Value& input, Arguments& argumen
 void AddTextFilters(FilterTable* table) {
   table->insert({{"upper", Upper},         {"lower", Lower},
                  {"capitalize", CapitalizeFilter}, {"trim", Trim},
+                 {"center", Center},
                  {"title", Title},         {"replace", Replace},
                  {"e", Escape},            {"escape", Escape},
                  {"forceescape", ForceEscape}, {"safe", Safe},

@@ -106,6 +106,7 @@ class Interpreter {
   Value CallLoopMethod(const Value& loop, const std::string& name, Arguments& arguments);
 
   // --- calls
+  Value MacroAttribute(const MacroObject& macro, const std::string& name);
   Value CallMacro(const MacroObject& macro, Arguments& arguments);
   void BindParameters(const MacroObject& macro, Arguments& arguments, Scope* scope);
 

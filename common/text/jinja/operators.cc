@@ -329,7 +329,9 @@ std::vector<Value> Iterate(const Value& value) {
 
 Value Slice(const Value& value, const Value& begin, const Value& end, const Value& step) {
   if (value.is_string()) return SliceString(value, begin, end, step);
-  if (!value.is_sequence()) return Value::Undefined(Cat(TypeName(value), " object has no slices"));
+  // Jinja compiles a slice to Python's own, so there is no undefined here.
+  if (value.is(Kind::kDict)) Fail("unhashable type: 'slice'");
+  if (!value.is_sequence()) Fail(Cat("'", TypeName(value), "' object is not subscriptable"));
   const auto& items = value.list().items;
   const auto length = static_cast<int64_t>(items.size());
   std::vector<Value> out;

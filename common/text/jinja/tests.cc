@@ -12,14 +12,13 @@ Value Simple(Interpreter&, const Value& input, Arguments& arguments) {
   return Value::Bool(kTest(input));
 }
 
-bool IsOdd(const Value& v) {
-  Arguments none;
-  return Equal(FloorDivide(v, Value::Int(1)), v) && Truthy(v) &&
-         Equal(Subtract(v, Multiply(FloorDivide(v, Value::Int(2)), Value::Int(2))), Value::Int(1));
+// value % 2 == rest, with Python's floor.
+bool LeavesOfTwo(const Value& v, int64_t rest) {
+  const Value two = Value::Int(2);
+  return Equal(Subtract(v, Multiply(FloorDivide(v, two), two)), Value::Int(rest));
 }
-bool IsEven(const Value& v) {
-  return Equal(Subtract(v, Multiply(FloorDivide(v, Value::Int(2)), Value::Int(2))), Value::Int(0));
-}
+bool IsOdd(const Value& v) { return LeavesOfTwo(v, 1); }
+bool IsEven(const Value& v) { return LeavesOfTwo(v, 0); }
 bool IsDefined(const Value& v) { return !v.is_undefined(); }
 bool IsUndefined(const Value& v) { return v.is_undefined(); }
 bool IsNone(const Value& v) { return v.is_none(); }
@@ -31,7 +30,9 @@ bool IsFloat(const Value& v) { return v.is(Kind::kFloat); }
 bool IsString(const Value& v) { return v.is_string(); }
 bool IsMapping(const Value& v) { return v.is(Kind::kDict); }
 bool IsNumber(const Value& v) { return v.is_number(); }
-bool IsSequence(const Value& v) { return v.is_sequence() || v.is_string() || v.is(Kind::kDict); }
+bool IsSequence(const Value& v) {
+  return v.is_sequence() || v.is_string() || v.is(Kind::kDict) || v.is_undefined();
+}
 bool IsIterable(const Value& v) {
   return v.is_undefined() || v.is_string() || v.is_listed() || v.is(Kind::kDict) || v.is(Kind::kLoop);
 }

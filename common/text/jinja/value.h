@@ -93,7 +93,7 @@ struct StringObject : Object {
 struct ListObject : Object {
   std::vector<Value> items;
   size_t next = 0;           // kIterator only
-  std::string_view view;     // kView only: "keys", "values", "items"
+  std::string_view view;     // kView: "keys", "values", "items"; kTuple: "group" of groupby
   int64_t start = 0, stop = 0, step = 1;  // kRange only
 };
 
