@@ -18,12 +18,13 @@ using ::testing::AllOf;
 using ::testing::HasSubstr;
 using testing::StatusIs;
 namespace fs = std::filesystem;
+constexpr auto kCopy = fs::copy_options::recursive | fs::copy_options::overwrite_existing;
 
 class Base : public ::testing::Test {
  protected:
   void SetUp() override {
-    fs::copy(GoldenDir() + "/gqa_untied_head_dim/base", dir_.path(), fs::copy_options::overwrite_existing);
-    fs::copy(GoldenDir() + "/gqa_tied_bf16/base", single_.path(), fs::copy_options::overwrite_existing);
+    fs::copy(GoldenDir() + "/gqa_untied_head_dim/base", dir_.path(), kCopy);
+    fs::copy(GoldenDir() + "/gqa_tied_bf16/base", single_.path(), kCopy);
   }
   absl::Status OpenStatus(const std::string& dir) {
     return TestBase::Open(dir, {}).status();

@@ -34,7 +34,8 @@ std::vector<Case> Cases() {
   std::vector<Case> cases;
   for (const json& model : LoadJson(GoldenDir() + "/index.json")) {
     const std::string name = model["name"];
-    for (const json& adapter : LoadJson(GoldenDir() + "/" + name + "/golden.json")["adapters"]) {
+    const json golden = LoadJson(GoldenDir() + "/" + name + "/golden.json");
+    for (const json& adapter : golden["adapters"]) {
       cases.push_back({name, adapter["name"]});
     }
   }
@@ -50,7 +51,8 @@ std::string Optional(const Case& c) {
   for (const json& model : LoadJson(GoldenDir() + "/index.json")) {
     if (model["name"] == c.model && model.contains("optional")) return model["optional"];
   }
-  for (const json& adapter : LoadJson(GoldenDir() + "/" + c.model + "/golden.json")["adapters"]) {
+  const json golden = LoadJson(GoldenDir() + "/" + c.model + "/golden.json");
+  for (const json& adapter : golden["adapters"]) {
     if (adapter["name"] == c.adapter && adapter.contains("optional")) return adapter["optional"];
   }
   return "";
