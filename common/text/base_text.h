@@ -17,6 +17,7 @@
 namespace tundra {
 
 class Tokenizer;
+struct Encoding;
 
 // Immutable and thread-safe once made.
 class BaseText {
@@ -39,10 +40,10 @@ class BaseText {
   const std::string& name() const { return name_; }
   const Tokenizer& tokenizer() const { return *tokenizer_; }
 
-  // Null when the base has none (then `messages` rows are refused).
-  const ChatTemplate* chat_template() const {
-    return chat_template_.has_value() ? &*chat_template_ : nullptr;
-  }
+  // Null when the base has none (then `messages` rows are refused). A base with a
+  // template named tool_use renders conversations with tools by it, as
+  // Transformers does.
+  const ChatTemplate* chat_template(bool with_tools = false) const;
 
   // bos_token, eos_token, pad_token, unk_token, … those that are set.
   const std::map<std::string, std::string>& special_tokens() const { return special_tokens_; }
@@ -58,17 +59,24 @@ class BaseText {
   // A ChatInput with the special tokens filled in.
   ChatInput NewChat() const;
 
+  // Plain text as a whole document: the BOS and EOS that the post-processor or
+  // tokenizer_config.json ask for around it, neither doubled where the text has
+  // it already. Tokens added have the offsets (0, 0). (A rendered chat is encoded
+  // by tokenizer() without special tokens instead: its template wrote them.)
+  absl::StatusOr<Encoding> EncodeDocument(std::string_view utf8) const;
+
  private:
   BaseText() = default;
   std::string_view Special(const std::string& key) const;
   absl::Status ReadTokenizerConfig(const std::map<std::string, std::string>& files);
-  absl::Status ReadChatTemplate(const std::map<std::string, std::string>& files,
-                                const nlohmann::ordered_json& tokenizer_config);
   absl::Status ReadStopIds(const std::map<std::string, std::string>& files);
 
   std::string name_;
   std::unique_ptr<Tokenizer> tokenizer_;
   std::optional<ChatTemplate> chat_template_;
+  std::optional<ChatTemplate> tool_template_;
+  std::optional<bool> add_bos_token_;
+  std::optional<bool> add_eos_token_;
   std::map<std::string, std::string> special_tokens_;
   std::optional<int32_t> bos_id_;
   std::optional<int32_t> eos_id_;

@@ -4,9 +4,16 @@
 //
 // What is trained (loss_on):
 //   assistant   each assistant turn: its content and end marker, less the turns
-//               of weight 0. Default of messages, Alpaca and ShareGPT.
+//               of weight 0. Default of messages, Alpaca and ShareGPT. The turns are
+//               what the template's {% generation %} blocks write; where it has none,
+//               what is between the rendering of the messages before a turn (with the
+//               generation prompt) and of those up to it, less white space after the
+//               end marker.
 //   completion  the completion, or of a conversation its last message, which must
 //               be the assistant's. Default of prompt/completion.
+// Rows of texts get the base's EOS appended, where they don't end with it, and BOS
+// where the tokenizer adds one. A token is trained when it overlaps what is, as in
+// Transformers' assistant mask.
 //   all         every token but the first, which nothing predicts. Default of text.
 #pragma once
 
@@ -41,6 +48,11 @@ struct DatasetOptions {
   bool truncate = false;          // … unless this cuts it there
   LossOn loss_on = LossOn::kDefault;
   int max_errors = 20;            // messages kept; all are counted
+
+  // What strftime_now gives to templates, in UTC. A job passes the time of its
+  // submission, so that its rows are the same whenever they are made; the default
+  // is the time of each call.
+  absl::Time now = absl::InfinitePast();
 };
 
 struct TokenizedRow {
@@ -49,7 +61,7 @@ struct TokenizedRow {
   uint64_t line = 0;             // 1-based, of the file
   bool truncated = false;
 
-  // How many targets: trained tokens after the first one.
+  // How many targets. The first token is never one.
   int64_t targets() const;
 };
 
@@ -68,8 +80,10 @@ struct RowProblem {
   bool ok() const { return error == RowError::kNone; }
 };
 
-// Turns the lines of one file into rows. Remembers the file's format, so give it
-// the lines of one file in any order after the first. Not thread-safe.
+struct RowExample;  // row_parser.h
+
+// Turns the lines of one file into rows. Remembers the file's format, which the
+// first good line tells. Not thread-safe.
 class RowTokenizer {
  public:
   RowTokenizer(std::shared_ptr<const BaseText> base, const DatasetOptions& options);
@@ -80,12 +94,24 @@ class RowTokenizer {
   DatasetFormat format() const { return format_; }
 
  private:
-  struct Example;
-  RowProblem Recognize(const nlohmann::ordered_json& json);
-  RowProblem TokenizeChat(const Example& example, TokenizedRow* row) const;
-  RowProblem TokenizeText(const Example& example, TokenizedRow* row) const;
-  RowProblem Finish(TokenizedRow* row) const;
-  LossOn Loss() const;
+  // A part of a rendered text that is trained: bytes [begin, end).
+  struct Span {
+    size_t begin, end;
+  };
+  RowProblem TokenizeChat(const RowExample& example, TokenizedRow* row) const;
+  RowProblem TokenizeText(const RowExample& example, TokenizedRow* row) const;
+  absl::StatusOr<RenderedChat> Render(const RowExample& example, size_t messages,
+                                      bool generation_prompt) const;
+  RowProblem FindSpans(const RowExample& example, const RenderedChat& whole, LossOn loss,
+                       std::vector<Span>* spans) const;
+  RowProblem MarkedSpans(const RowExample& example, const RenderedChat& whole,
+                         std::vector<Span>* spans) const;
+  RowProblem TurnSpan(const RowExample& example, size_t turn, size_t end_turn,
+                      const std::string& whole, std::vector<Span>* spans) const;
+  RowProblem Mark(const std::string& text, bool document, const std::vector<Span>& spans,
+                  bool trim_after_end_marker, TokenizedRow* row) const;
+  RowProblem Finish(LossOn loss, TokenizedRow* row) const;
+  LossOn Loss(DatasetFormat format) const;
 
   std::shared_ptr<const BaseText> base_;
   DatasetOptions options_;
@@ -105,6 +131,9 @@ struct DatasetLine {
 };
 absl::Status ForEachLine(std::string_view bytes, absl::FunctionRef<bool(const DatasetLine&)> on_line,
                          uint64_t max_bytes = uint64_t{1} << 40);
+
+// The problem of a line that is too long.
+RowProblem LineTooLong();
 
 // All rows of a file, in order: what training reads. The first bad row is an
 // error, "NAME:LINE: what; remedy", as ValidateDataset would have reported it.
