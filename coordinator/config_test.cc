@@ -31,6 +31,15 @@ TEST_F(ConfigTest, TheSampleIsTheDefaults) {
   TUNDRA_EXPECT_OK(Read(""));
 }
 
+TEST_F(ConfigTest, TheSampleInTheDocumentationIsThisOne) {
+  const char* const source = getenv("TUNDRA_SOURCE_DIR");
+  if (source == nullptr) GTEST_SKIP() << "TUNDRA_SOURCE_DIR is not set; ctest sets it";
+  const absl::StatusOr<std::string> text =
+      ReadFile(std::string(source) + "/docs/coordinator.yaml");
+  TUNDRA_ASSERT_OK(text);
+  EXPECT_EQ(*text, SampleConfig()) << "tundra-coordinator --print-config > docs/coordinator.yaml";
+}
+
 TEST_F(ConfigTest, SaysWhereAndWhatIsWrong) {
   EXPECT_THAT(Read("http: 127.0.0.1:1\nlisten_on: x\n"),
               StatusIs(absl::StatusCode::kInvalidArgument,

@@ -20,6 +20,7 @@ namespace {
 
 constexpr int kThreads = 8;
 constexpr int kBlobThreads = 4;
+constexpr int kSessionThreads = 4;
 constexpr size_t kMaxQueued = 1024;
 constexpr absl::Duration kGarbageInterval = absl::Minutes(5);
 constexpr absl::Duration kStopGrace = absl::Seconds(1);
@@ -64,6 +65,7 @@ class CoordinatorImpl : public Coordinator {
         IngestOptions{.on_job_report = [this](const JobReportResult& r) { Count(r); }});
     executor_ = std::make_unique<Executor>(kThreads, kMaxQueued);
     blob_executor_ = std::make_unique<Executor>(kBlobThreads, kMaxQueued);
+    session_executor_ = std::make_unique<Executor>(kSessionThreads, kMaxQueued);
     FillContext();
     // A plan first: no worker may hear "drop your groups" from an empty mind.
     RETURN_IF_ERROR(controller_->Start());
@@ -93,6 +95,7 @@ class CoordinatorImpl : public Coordinator {
     if (controller_ != nullptr) controller_->Stop();
     executor_.reset();
     blob_executor_.reset();
+    session_executor_.reset();
   }
 
  private:
@@ -117,6 +120,7 @@ class CoordinatorImpl : public Coordinator {
     context_.clock = options_.clock;
     context_.executor = executor_.get();
     context_.blob_executor = blob_executor_.get();
+    context_.session_executor = session_executor_.get();
     context_.observer = &metrics_;
   }
 
@@ -201,6 +205,7 @@ class CoordinatorImpl : public Coordinator {
   std::unique_ptr<Ingest> ingest_;
   std::unique_ptr<Executor> executor_;
   std::unique_ptr<Executor> blob_executor_;
+  std::unique_ptr<Executor> session_executor_;
   Context context_;
   std::unique_ptr<ApiServer> api_;
   std::unique_ptr<ProbeServer> probes_;

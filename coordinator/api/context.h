@@ -27,9 +27,12 @@ struct Context {
   GenerationRelay* relay = nullptr;
   DatasetValidator* validator = nullptr;
   Clock* clock = nullptr;
-  // For short work on the store, and for what reads or writes blobs.
+  // For the API's work on the store (validation may hold a thread for long), for
+  // what reads or writes blobs, and for reports of workers, which must not wait
+  // for either: their leases run.
   Executor* executor = nullptr;
   Executor* blob_executor = nullptr;
+  Executor* session_executor = nullptr;
   RpcObserver* observer = nullptr;
 };
 

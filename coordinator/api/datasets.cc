@@ -17,6 +17,7 @@ constexpr int64_t kMaxDatasetBytes = int64_t{64} << 30;
 constexpr int32_t kDefaultSeqLength = 2048;
 // Part of the cache's key: raise it when validation judges differently.
 constexpr int kReportVersion = 1;
+constexpr size_t kMostReportBytes = size_t{2} << 20;
 constexpr char kUploadMethod[] = "UploadDataset";
 
 absl::Status CheckMetadata(const v1::UploadDatasetRequest::Metadata& m) {
@@ -197,7 +198,10 @@ absl::StatusOr<v1::ValidationReport> Datasets::Report(const DatasetRecord& datas
   input.truncate = options.truncate;
   input.loss_on = options.loss_on;
   input.preview_rows = options.preview_rows;
-  ASSIGN_OR_RETURN(const v1::ValidationReport made, context_->validator->Validate(input));
+  ASSIGN_OR_RETURN(v1::ValidationReport made, context_->validator->Validate(input));
+  while (made.ByteSizeLong() > kMostReportBytes && made.preview_size() > 0) {
+    made.mutable_preview()->RemoveLast();  // an answer has its limit
+  }
   RETURN_IF_ERROR(context_->store->Write(
       [&](Txn& txn) { return txn.PutReport(key, made, context_->clock->Now()); }));
   return made;

@@ -16,6 +16,7 @@ namespace {
 constexpr char kCreateMethod[] = "CreateJob";
 constexpr int64_t kMostSteps = 100'000'000;
 constexpr int kFindingsInMessage = 5;
+constexpr size_t kMostPageBytes = size_t{3} << 20;
 
 // A data set named in a spec; what is wrong goes to `violations`.
 absl::Status FindDataset(ReadTxn& txn, const std::string& name, std::string_view field,
@@ -204,8 +205,11 @@ absl::StatusOr<v1::ListJobsResponse> Jobs::List(const v1::ListJobsRequest& reque
     return absl::OkStatus();
   }));
   v1::ListJobsResponse response;
+  size_t bytes = 0;
   for (const JobRecord& record : records) {
-    if (response.jobs_size() == size) {
+    // Jobs with long samples make shorter pages: a message has its limit.
+    bytes += record.job.ByteSizeLong();
+    if (response.jobs_size() == size || (bytes > kMostPageBytes && response.jobs_size() > 0)) {
       response.set_next_page_token(MakePageToken("jobs", request.filter(), record.key + 1));
       break;
     }

@@ -80,7 +80,7 @@ class SessionReactor : public grpc::ServerBidiReactor<v1::WorkerReport, v1::Work
     if (working_ || (!waiting_.has_value() && !gone_)) return;
     working_ = true;
     auto self = shared_from_this();
-    if (!context_->executor->Run([self] { self->Work(); })) working_ = false;
+    if (!context_->session_executor->Run([self] { self->Work(); })) working_ = false;
   }
 
   void Work() {

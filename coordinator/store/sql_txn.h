@@ -24,6 +24,7 @@ class SqlTxn : public Txn {
   absl::StatusOr<std::vector<TimelineItem>> ReadTimeline(const JobRecord& job,
                                                          int64_t after_sequence, TimelineKind kind,
                                                          int32_t limit) override;
+  absl::StatusOr<std::optional<int64_t>> LastMetricsStep(const JobRecord& job) override;
   absl::StatusOr<std::vector<CheckpointRecord>> ListCheckpoints(const JobRecord& job,
                                                                 int64_t before_step,
                                                                 int32_t limit) override;

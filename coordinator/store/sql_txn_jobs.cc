@@ -297,6 +297,18 @@ absl::StatusOr<int> SqlTxn::AppendMetrics(JobDraft& draft,
   });
 }
 
+absl::StatusOr<std::optional<int64_t>> SqlTxn::LastMetricsStep(const JobRecord& job) {
+  return SqlGuard("reading metrics", [&]() -> absl::StatusOr<std::optional<int64_t>> {
+    const long long key = job.key;
+    long long step = 0;
+    soci::indicator found = soci::i_null;
+    sql_ << "SELECT MAX(step) FROM timeline WHERE job_key = :k", soci::use(key),
+        soci::into(step, found);
+    if (found != soci::i_ok) return std::nullopt;
+    return step;
+  });
+}
+
 absl::StatusOr<std::vector<CheckpointRecord>> SqlTxn::ListCheckpoints(const JobRecord& job,
                                                                       int64_t before_step,
                                                                       int32_t limit) {

@@ -12,6 +12,8 @@
 #pragma once
 
 #include <functional>
+#include <map>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -40,6 +42,9 @@ class ReadTxn {
                                                                  int64_t after_sequence,
                                                                  TimelineKind kind,
                                                                  int32_t limit) = 0;
+
+  // The highest step with metrics; nullopt while there is none.
+  virtual absl::StatusOr<std::optional<int64_t>> LastMetricsStep(const JobRecord& job) = 0;
 
   // Newest first, steps below before_step, at most `limit`.
   virtual absl::StatusOr<std::vector<CheckpointRecord>> ListCheckpoints(const JobRecord& job,

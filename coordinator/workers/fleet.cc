@@ -15,6 +15,21 @@ bool Holds(const v1::WorkerReport& report, const std::string& base_hash) {
                      [&](const v1::BaseInfo& info) { return info.base().name() == name; });
 }
 
+// Prompts that one worker may have at once: its assignment is one message.
+constexpr size_t kMostPromptBytes = size_t{2} << 20;
+// Of an error that a rank reports.
+constexpr size_t kMostErrorBytes = 1000;
+// A worker that has been away for this long, and has no part in a group, is
+// forgotten.
+constexpr absl::Duration kMemory = absl::Hours(1);
+
+// The start of a text, at most kMostErrorBytes, cut between characters.
+std::string Clip(const std::string& text) {
+  size_t end = std::min(text.size(), kMostErrorBytes);
+  while (end > 0 && end < text.size() && (text[end] & 0xC0) == 0x80) --end;
+  return text.substr(0, end);
+}
+
 // The part of a report that the scheduler decides on.
 std::string Essence(const v1::WorkerReport& report) {
   v1::WorkerReport essence = report;
@@ -93,6 +108,10 @@ void Fleet::SetPlan(std::vector<PlannedGroup> plan) {
   absl::MutexLock lock(&mu_);
   plan_ = std::move(plan);
   planned_ = true;
+  const absl::Duration now = clock_->Monotonic();
+  std::erase_if(workers_, [&](const auto& entry) {
+    return entry.second.link == nullptr && now - entry.second.last_seen > kMemory;
+  });
   // Members that have not reported since the start are given a lease from then on.
   for (const PlannedGroup& group : plan_) {
     for (const GroupMemberRecord& member : group.record.members) {
@@ -113,15 +132,23 @@ void Fleet::BlobArrived(const std::string& sha256) {
 absl::StatusOr<WorkerId> Fleet::AddGenerateTask(const v1::GenerateTask& task) {
   absl::MutexLock lock(&mu_);
   std::pair<const WorkerId, Worker>* best = nullptr;
+  bool held = false;
   std::tuple<bool, size_t> best_cost;
   for (auto& entry : workers_) {
     Worker& worker = entry.second;
     if (!IsAlive(worker) || worker.report.draining()) continue;
     if (!Holds(worker.report, task.base_hash())) continue;
+    held = true;
+    size_t bytes = task.prompt().size();
+    for (const auto& [id, other] : worker.tasks) bytes += other.prompt().size();
+    if (bytes > kMostPromptBytes) continue;
     const std::tuple<bool, size_t> cost{Trains(entry.first), worker.tasks.size()};
     if (best != nullptr && best_cost <= cost) continue;
     best = &entry;
     best_cost = cost;
+  }
+  if (best == nullptr && held) {
+    return absl::UnavailableError("the workers that hold the base have enough to do; try again");
   }
   if (best == nullptr) {
     return absl::UnavailableError(
@@ -193,7 +220,7 @@ GroupView Fleet::View(const GroupRecord& record) {
     const bool tells = report->failure_code() != v1::FAILURE_CODE_UNSPECIFIED;
     if (!view.rank_lost || (tells && view.failure_code == v1::FAILURE_CODE_UNSPECIFIED)) {
       view.error = absl::StrCat("rank ", rank, report->error().empty() ? " ended" : ": ",
-                                report->error());
+                                Clip(report->error()));
       view.failure_code = report->failure_code();
     }
     view.rank_lost = true;

@@ -29,6 +29,7 @@ class ReportApplier {
     RETURN_IF_ERROR(Checkpoints());
     Samples();
     RETURN_IF_ERROR(Phase());
+    RETURN_IF_ERROR(Acknowledge());
     result_.moved = draft_.state() != before;
     result_.changed |= result_.moved;
     if (!result_.changed) return absl::OkStatus();
@@ -40,18 +41,15 @@ class ReportApplier {
   absl::Status Metrics() {
     if (report_.metrics().empty()) return absl::OkStatus();
     std::vector<v1::StepMetrics> fresh;
-    int64_t last = 0;
     v1::Job& job = draft_.job();
     for (const v1::StepMetrics& m : report_.metrics()) {
       if (m.step() < 0 || m.step() > job.total_steps()) {
         return absl::InvalidArgumentError(absl::StrCat("metrics of step ", m.step(), " of ",
                                                        job.total_steps()));
       }
-      last = std::max(last, m.step());
       fresh.push_back(m);
     }
     ASSIGN_OR_RETURN(const int stored, txn_.AppendMetrics(draft_, fresh));
-    result_.ack.set_metrics_step(last);
     if (stored == 0) return absl::OkStatus();
     result_.changed = true;
     for (const v1::StepMetrics& m : fresh) TakeFigures(m);
@@ -87,9 +85,8 @@ class ReportApplier {
         return absl::InvalidArgumentError(absl::StrCat("a checkpoint of step ", c->step()));
       }
       ASSIGN_OR_RETURN(const bool complete, RecordBlobs(*c));
-      if (!complete) return absl::OkStatus();  // none after it is acknowledged either
+      if (!complete) return absl::OkStatus();  // nor is any after it, in order
       RETURN_IF_ERROR(StoreCheckpoint(*c));
-      result_.ack.set_checkpoint_step(c->step());
     }
     return absl::OkStatus();
   }
@@ -232,6 +229,17 @@ class ReportApplier {
     RETURN_IF_ERROR(draft_.Move(state, message, warning));
     result_.ack.set_done(true);
     return FreeGroup(txn_, group, draft_.record().id);
+  }
+
+  // All of what is stored, not only of this report: the worker may have missed
+  // an acknowledgement.
+  absl::Status Acknowledge() {
+    ASSIGN_OR_RETURN(const std::optional<int64_t> step,
+                     txn_.LastMetricsStep(draft_.record()));
+    if (step.has_value()) result_.ack.set_metrics_step(*step);
+    ASSIGN_OR_RETURN(const int64_t checkpoint, LatestCheckpointStep(txn_, draft_.record()));
+    if (checkpoint >= 0) result_.ack.set_checkpoint_step(checkpoint);
+    return absl::OkStatus();
   }
 
   void UpdateTimeLeft() {
