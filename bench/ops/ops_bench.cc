@@ -73,8 +73,8 @@ void BM_FrozenForward(benchmark::State& state) {
     const size_t bytes =
         bed.ops().PreparedBytes(n, k, DType::kF32, Direction::kForward, Precision::kF32);
     const View storage = bed.New(DType::kF32, 1, static_cast<int64_t>(bytes / 4));
-    weight = Bed::Value(bed.ops().PrepareWeight(bed.ctx(), w, Direction::kForward,
-                                                Precision::kF32, storage.data, bytes));
+    weight = Bed::Value(bed.ops().PrepareWeight(bed.ctx(), w, Direction::kForward, Precision::kF32,
+                                                storage.data, bytes));
   }
   for (auto _ : state) {
     Ok(bed.ops().FrozenMatmul(bed.ctx(), x, weight, Precision::kF32, Write::kSet, y));

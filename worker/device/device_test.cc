@@ -1,3 +1,5 @@
+#include "worker/device/device.h"
+
 #include <gtest/gtest.h>
 
 #include <cmath>
@@ -8,7 +10,6 @@
 
 #include "worker/device/arena.h"
 #include "worker/device/cpu_isa.h"
-#include "worker/device/device.h"
 
 namespace tundra {
 namespace {

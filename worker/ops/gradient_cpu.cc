@@ -64,8 +64,8 @@ absl::Status CpuOps::AbsMax(Ctx, ConstView x, View largest) {
       bits = std::max(bits, std::bit_cast<uint32_t>(row[i]) & 0x7fffffffu);
     }
   }
-  *largest.row<float>(0) = bits > 0x7f800000u ? std::numeric_limits<float>::quiet_NaN()
-                                              : std::bit_cast<float>(bits);
+  *largest.row<float>(0) =
+      bits > 0x7f800000u ? std::numeric_limits<float>::quiet_NaN() : std::bit_cast<float>(bits);
   return absl::OkStatus();
 }
 

@@ -109,8 +109,8 @@ absl::Status CpuOps::CrossEntropy(Ctx ctx, ConstView hidden_TD, const FrozenWeig
       chosen.row<int32_t>(0)[count++] = targets[next];
     }
     if (count > 0) {
-      RETURN_IF_ERROR(FrozenMatmul(ctx, picked.Rows(0, count), w_VD_forward, precision,
-                                   Write::kSet, logits.Rows(0, count)));
+      RETURN_IF_ERROR(FrozenMatmul(ctx, picked.Rows(0, count), w_VD_forward, precision, Write::kSet,
+                                   logits.Rows(0, count)));
       ParallelRanges(threads(), count, GrainOf(v), [&](int64_t first, int64_t last) {
         for (int64_t i = first; i < last; ++i) {
           losses.row<double>(0)[i] =

@@ -134,9 +134,9 @@ class Ops {
   // With g_td = dy_td · (weight_offset + weight_d):
   // dx_td (=|+=) inv_rms_t · (g_td − x_td · inv_rms_t² · mean_d(g_td · x_td)).
   // dx may be dy (with kSet).
-  virtual absl::Status RmsNormBackward(Ctx ctx, ConstView dy_TD, ConstView x_TD,
-                                       ConstView weight_D, ConstView inv_rms_T,
-                                       RmsNormParams params, Write write, View dx_TD) = 0;
+  virtual absl::Status RmsNormBackward(Ctx ctx, ConstView dy_TD, ConstView x_TD, ConstView weight_D,
+                                       ConstView inv_rms_T, RmsNormParams params, Write write,
+                                       View dx_TD) = 0;
 
   // In place, per head of head_dim columns, with r = table columns (half the rotated
   // dimensions, 2r <= head_dim; later dimensions stay) and p = positions_T[t]:
@@ -232,9 +232,8 @@ class Ops {
   // backward sends that input's gradient on to dx (kAdd) with the same key.
   // data_row_T, position_T: i32, the token's row in the data set and its position there.
   // out may be x with kSet. Source of the numbers: Philox4x32-10, common/philox.h.
-  virtual absl::Status Dropout(Ctx ctx, ConstView x_TK, const DropoutKey& key,
-                               ConstView data_row_T, ConstView position_T, Write write,
-                               View out_TK) = 0;
+  virtual absl::Status Dropout(Ctx ctx, ConstView x_TK, const DropoutKey& key, ConstView data_row_T,
+                               ConstView position_T, Write write, View out_TK) = 0;
 
   // ---- loss -------------------------------------------------------------------------
 

@@ -81,10 +81,10 @@ void ExpectNear(const Mat& got, const Mat& want, double tolerance, const std::st
 void ExpectGradient(const std::function<double(const Mat&)>& f, const Mat& x, const Mat& gradient,
                     double tolerance, const std::string& what);
 
-#define ASSERT_OK(expr)                                   \
-  do {                                                    \
-    const absl::Status assert_status = (expr);            \
-    ASSERT_TRUE(assert_status.ok()) << assert_status;     \
+#define ASSERT_OK(expr)                               \
+  do {                                                \
+    const absl::Status assert_status = (expr);        \
+    ASSERT_TRUE(assert_status.ok()) << assert_status; \
   } while (false)
 
 class OpsSuite : public testing::TestWithParam<Backend> {};

@@ -25,8 +25,7 @@ std::map<std::string, std::string> RunAll(const Backend& backend, int threads) {
   for (const Precision precision : {Precision::kF32, Precision::kBF16}) {
     const FrozenWeight weight = FrozenWeight::Plain(precision == Precision::kF32 ? w : wb);
     const std::string name = precision == Precision::kF32 ? "f32" : "bf16";
-    keep("forward " + name,
-         ops.FrozenMatmul(bed.ctx(), x, weight, precision, Write::kSet, y), {y});
+    keep("forward " + name, ops.FrozenMatmul(bed.ctx(), x, weight, precision, Write::kSet, y), {y});
     keep("backward " + name,
          ops.FrozenMatmulBackward(bed.ctx(), dy, weight, precision, Write::kSet, dx), {dx});
   }
@@ -96,8 +95,7 @@ TEST_P(OpsSuite, FrozenProductsHaveTheSameBitsForAnyNumberOfRows) {
       const FrozenWeight plain = FrozenWeight::Plain(w);
       ASSERT_OK(bed.ops().FrozenMatmul(bed.ctx(), x, plain, precision, Write::kSet, y));
       ASSERT_OK(bed.ops().FrozenMatmulBackward(bed.ctx(), dy, plain, precision, Write::kSet, dx));
-      const size_t bytes =
-          bed.ops().PreparedBytes(n, k, dtype, Direction::kForward, precision);
+      const size_t bytes = bed.ops().PreparedBytes(n, k, dtype, Direction::kForward, precision);
       FrozenWeight prepared = plain;
       if (bytes > 0) {
         const View storage = bed.New(DType::kF32, 1, static_cast<int64_t>(bytes / 4 + 1));
@@ -108,7 +106,8 @@ TEST_P(OpsSuite, FrozenProductsHaveTheSameBitsForAnyNumberOfRows) {
       }
       for (const int64_t rows : {1, 2, 5, 6, 12, 13, 48, 97, 128, 255}) {
         for (const int64_t from : {int64_t{0}, most - rows}) {
-          const View y_part = bed.New(DType::kF32, rows, n), dx_part = bed.New(DType::kF32, rows, k);
+          const View y_part = bed.New(DType::kF32, rows, n),
+                     dx_part = bed.New(DType::kF32, rows, k);
           const View y_prepared = bed.New(DType::kF32, rows, n);
           ASSERT_OK(bed.ops().FrozenMatmul(bed.ctx(), x.Rows(from, rows), plain, precision,
                                            Write::kSet, y_part));

@@ -45,8 +45,8 @@ TEST_P(OpsSuite, CrossEntropyMatchesTheReferenceAndItsGradient) {
       EXPECT_NEAR(bed.Get(loss).v[0], Reference(hidden, w, targets),
                   1e-5 * Reference(hidden, w, targets));
       const Mat gradient = bed.Get(dhidden);
-      ExpectGradient([&](const Mat& m) { return Reference(m, w, targets); }, hidden, gradient,
-                     1e-5, "dhidden");
+      ExpectGradient([&](const Mat& m) { return Reference(m, w, targets); }, hidden, gradient, 1e-5,
+                     "dhidden");
       for (int64_t i = 0; i < d; ++i) EXPECT_EQ(gradient(1, i), 0) << "an ignored token";
     }
   }
@@ -83,8 +83,10 @@ TEST_P(OpsSuite, NoTargetsGiveNoLossAndBadTargetsAnError) {
   EXPECT_EQ(bed.Get(loss).v[0], 0);
   EXPECT_EQ(bed.Get(dhidden).v, Mat(3, 4).v);
   for (const int32_t bad : {5, -2}) {
-    EXPECT_EQ(bed.ops().CrossEntropy(bed.ctx(), hidden, weight, weight, Precision::kF32,
-                                     bed.PutInts({0, bad, 1}), 2, loss, dhidden).code(),
+    EXPECT_EQ(bed.ops()
+                  .CrossEntropy(bed.ctx(), hidden, weight, weight, Precision::kF32,
+                                bed.PutInts({0, bad, 1}), 2, loss, dhidden)
+                  .code(),
               absl::StatusCode::kInvalidArgument);
   }
 }

@@ -41,8 +41,8 @@ TEST_P(OpsSuite, RmsNormMatchesTheReferenceAndItsGradient) {
                  "y");
       const View dx = bed.New(DType::kF32, 9, cols), dx_added = bed.Put(dx0);
       const View dy = bed.Put(g);
-      ASSERT_OK(bed.ops().RmsNormBackward(bed.ctx(), dy, x_view, w_view, inv, params, Write::kSet,
-                                          dx));
+      ASSERT_OK(
+          bed.ops().RmsNormBackward(bed.ctx(), dy, x_view, w_view, inv, params, Write::kSet, dx));
       const auto f = [&](const Mat& m) {
         return Dot(g, NormReference(m, w, params.epsilon, params.weight_offset));
       };
@@ -52,8 +52,8 @@ TEST_P(OpsSuite, RmsNormMatchesTheReferenceAndItsGradient) {
                                           dx_added));
       ExpectNear(bed.Get(dx_added), Plus(dx0, bed.Get(dx)), kTolerance, "dx +=");
       // In place.
-      ASSERT_OK(bed.ops().RmsNormBackward(bed.ctx(), dy, x_view, w_view, inv, params, Write::kSet,
-                                          dy));
+      ASSERT_OK(
+          bed.ops().RmsNormBackward(bed.ctx(), dy, x_view, w_view, inv, params, Write::kSet, dy));
       EXPECT_EQ(bed.Bytes(dy), bed.Bytes(dx));
     }
   }
@@ -67,8 +67,8 @@ TEST_P(OpsSuite, RopeRotatesAndItsBackwardRotatesBack) {
       Mat cos(50, r), sin(50, r);
       for (int64_t p = 0; p < 50; ++p) {
         for (int64_t i = 0; i < r; ++i) {
-          const double angle =
-              static_cast<double>(p) * std::pow(10000.0, -static_cast<double>(i) / static_cast<double>(r));
+          const double angle = static_cast<double>(p) *
+                               std::pow(10000.0, -static_cast<double>(i) / static_cast<double>(r));
           cos(p, i) = static_cast<float>(std::cos(angle));
           sin(p, i) = static_cast<float>(std::sin(angle));
         }
@@ -95,7 +95,8 @@ TEST_P(OpsSuite, RopeRotatesAndItsBackwardRotatesBack) {
     }
   }
   const View c = bed.Put(Mat(4, 1)), x = bed.Put(Mat(1, 2));
-  EXPECT_FALSE(bed.ops().Rope(bed.ctx(), Direction::kForward, bed.PutInts({4}), c, c, 1, 2, x).ok());
+  EXPECT_FALSE(
+      bed.ops().Rope(bed.ctx(), Direction::kForward, bed.PutInts({4}), c, c, 1, 2, x).ok());
 }
 
 Mat SwiGluReference(const Mat& gate, const Mat& up) {
@@ -121,8 +122,8 @@ TEST_P(OpsSuite, SwiGluMatchesTheReferenceAndItsGradient) {
     ASSERT_OK(bed.ops().SwiGluBackward(bed.ctx(), dact, gate_view, up_view, dgate, dup));
     ExpectGradient([&](const Mat& m) { return Dot(g, SwiGluReference(m, up)); }, gate,
                    bed.Get(dgate), 1e-5, "dgate");
-    ExpectGradient([&](const Mat& m) { return Dot(g, SwiGluReference(gate, m)); }, up,
-                   bed.Get(dup), 1e-5, "dup");
+    ExpectGradient([&](const Mat& m) { return Dot(g, SwiGluReference(gate, m)); }, up, bed.Get(dup),
+                   1e-5, "dup");
     // In place over its inputs.
     ASSERT_OK(bed.ops().SwiGluBackward(bed.ctx(), dact, gate_view, up_view, gate_view, up_view));
     EXPECT_EQ(bed.Bytes(gate_view), bed.Bytes(dgate));
@@ -181,8 +182,9 @@ TEST_P(OpsSuite, CastRoundsToTheNearestEvenBF16) {
   Bed bed(GetParam(), 1);
   const float inf = std::numeric_limits<float>::infinity();
   Mat x(1, 19);
-  x.v = {0, -0.0, 1, 1.00390625, 1.01171875, 1.0039063692, -1.00390625, 3.4e38, -3.4e38, inf, -inf,
-         std::nan(""), 1e-40, 9.2e-41, 65504, 0.1, 1.0 / 3, 123456789, 2};
+  x.v = {0,       -0.0,      1,    1.00390625,   1.01171875, 1.0039063692, -1.00390625, 3.4e38,
+         -3.4e38, inf,       -inf, std::nan(""), 1e-40,      9.2e-41,      65504,       0.1,
+         1.0 / 3, 123456789, 2};
   const View view = bed.Put(x), narrow = bed.New(DType::kBF16, 1, 19);
   ASSERT_OK(bed.ops().Cast(bed.ctx(), view, narrow));
   const Mat got = bed.Get(narrow);
@@ -194,9 +196,9 @@ TEST_P(OpsSuite, CastRoundsToTheNearestEvenBF16) {
       EXPECT_EQ(got.v[i], want) << x.v[i];
     }
   }
-  EXPECT_EQ(got.v[3], 1.0);         // 1 + 2^-8 ties to even 1
-  EXPECT_EQ(got.v[4], 1.015625);    // 1 + 3·2^-8 ties to even 1 + 2^-6
-  EXPECT_EQ(got.v[5], 1.0078125);   // just above the tie
+  EXPECT_EQ(got.v[3], 1.0);        // 1 + 2^-8 ties to even 1
+  EXPECT_EQ(got.v[4], 1.015625);   // 1 + 3·2^-8 ties to even 1 + 2^-6
+  EXPECT_EQ(got.v[5], 1.0078125);  // just above the tie
   EXPECT_EQ(got.v[7], inf);
   const View wide = bed.New(DType::kF32, 1, 19);
   ASSERT_OK(bed.ops().Cast(bed.ctx(), narrow, wide));
