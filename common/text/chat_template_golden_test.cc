@@ -20,7 +20,12 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
+// TUNDRA_GOLDEN_DIR names another folder, such as the one that
+// tests/parity/make_live_goldens.py makes of real models' templates.
+bool IsLive() { return std::getenv("TUNDRA_GOLDEN_DIR") != nullptr; }
+
 std::string GoldenDir() {
+  if (IsLive()) return std::string(std::getenv("TUNDRA_GOLDEN_DIR")) + "/templates";
   const char* source = std::getenv("TUNDRA_SOURCE_DIR");
   return std::string(source == nullptr ? "." : source) + "/tests/parity/golden/templates";
 }
@@ -114,10 +119,13 @@ TEST(ChatTemplateGolden, RendersEveryConversationAsTransformers) {
     }
   }
   std::cout << cases << " conversations compared\n";
-  EXPECT_GE(cases, 500u);
+  EXPECT_GE(cases, IsLive() ? 1u : 500u);
 }
 
 TEST(ChatTemplateGolden, RendersEverySnippetAsTransformers) {
+  if (IsLive() && !FileExists(GoldenDir() + "/snippets.json.gz")) {
+    GTEST_SKIP() << "the folder of TUNDRA_GOLDEN_DIR has no snippets";
+  }
   const Json golden = ReadGolden(GoldenDir() + "/snippets.json.gz");
   size_t different_rare = 0;
   for (const Json& expected : golden["cases"]) {

@@ -21,6 +21,7 @@
 #include <memory>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include <nlohmann/json.hpp>
@@ -81,6 +82,12 @@ struct RowProblem {
 };
 
 struct RowExample;  // row_parser.h
+struct Encoding;    // tokenizer.h
+
+// 1 for each token that overlaps one of the byte ranges [begin, end), which are
+// in order: as Transformers makes its assistant mask.
+std::vector<uint8_t> MarkTokens(const Encoding& encoding,
+                                const std::vector<std::pair<size_t, size_t>>& spans);
 
 // Turns the lines of one file into rows. Remembers the file's format, which the
 // first good line tells. Not thread-safe.
@@ -94,10 +101,8 @@ class RowTokenizer {
   DatasetFormat format() const { return format_; }
 
  private:
-  // A part of a rendered text that is trained: bytes [begin, end).
-  struct Span {
-    size_t begin, end;
-  };
+  // Bytes [begin, end) of a rendered text that are trained.
+  using Span = std::pair<size_t, size_t>;
   RowProblem TokenizeChat(const RowExample& example, TokenizedRow* row) const;
   RowProblem TokenizeText(const RowExample& example, TokenizedRow* row) const;
   absl::StatusOr<RenderedChat> Render(const RowExample& example, size_t messages,

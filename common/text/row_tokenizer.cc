@@ -55,6 +55,19 @@ bool DecodeArguments(Json* messages) {
 
 }  // namespace
 
+std::vector<uint8_t> MarkTokens(const Encoding& encoding,
+                                const std::vector<std::pair<size_t, size_t>>& spans) {
+  std::vector<uint8_t> marks(encoding.ids.size(), 0);
+  size_t span = 0;
+  for (size_t i = 0; i < marks.size(); ++i) {
+    const auto& [begin, end] = encoding.offsets[i];
+    while (span < spans.size() && begin >= spans[span].second) ++span;
+    if (span == spans.size()) break;
+    if (end > spans[span].first) marks[i] = 1;
+  }
+  return marks;
+}
+
 int64_t TokenizedRow::targets() const {
   return trained.empty() ? 0 : std::count(trained.begin() + 1, trained.end(), uint8_t{1});
 }
@@ -234,28 +247,22 @@ RowProblem RowTokenizer::Mark(const std::string& text, bool document, const std:
   if (!encoding.ok()) {
     return Problem(RowError::kBadField, absl::StrCat("the row can't be tokenized: ", encoding.status().message()));
   }
-  row->ids = std::move(encoding->ids);
   const auto& offsets = encoding->offsets;
   std::vector<Span> spans = given;
   if (trim_after_end_marker) {
     size_t token = 0;
-    for (Span& span : spans) {
+    for (auto& [begin, end] : spans) {
       size_t marker_end = 0;
-      for (; token < offsets.size() && offsets[token].first < span.end; ++token) {
-        if (offsets[token].first >= span.begin && tokenizer.IsSpecial(row->ids[token])) marker_end = offsets[token].second;
+      for (; token < offsets.size() && offsets[token].first < end; ++token) {
+        if (offsets[token].first >= begin && tokenizer.IsSpecial(encoding->ids[token])) marker_end = offsets[token].second;
       }
-      if (marker_end == 0 || marker_end > span.end) continue;
-      const std::string_view rest = std::string_view(text).substr(marker_end, span.end - marker_end);
-      if (jinja::Strip(rest).empty()) span.end = marker_end;
+      if (marker_end == 0 || marker_end > end) continue;
+      const std::string_view rest = std::string_view(text).substr(marker_end, end - marker_end);
+      if (jinja::Strip(rest).empty()) end = marker_end;
     }
   }
-  row->trained.assign(row->ids.size(), 0);
-  size_t span = 0;
-  for (size_t i = 0; i < offsets.size(); ++i) {
-    while (span < spans.size() && offsets[i].first >= spans[span].end) ++span;
-    if (span == spans.size()) break;
-    if (offsets[i].second > spans[span].begin) row->trained[i] = 1;
-  }
+  row->trained = MarkTokens(*encoding, spans);
+  row->ids = std::move(encoding->ids);
   return {};
 }
 

@@ -23,9 +23,23 @@ Value Unsafe(const Value& value, std::string_view name) {
       Cat("access to attribute ", ReprString(name), " of '", TypeName(value), "' object is unsafe."));
 }
 
+bool IsDunder(std::string_view name) {
+  return name.size() > 4 && name.starts_with("__") && name.ends_with("__");
+}
+
+// Whether Jinja works the expression out when it compiles. Then a slice of what
+// has none is undefined; at run time it is an error.
+bool IsConstant(const Expr& expr) {
+  if (expr.kind == ExprKind::kName || expr.kind == ExprKind::kCall) return false;
+  for (const ExprPtr& arg : expr.args) {
+    if (arg != nullptr && !IsConstant(*arg)) return false;
+  }
+  return expr.keywords.empty() && expr.star == nullptr && expr.star_star == nullptr;
+}
+
 // What Python's getattr finds on the object itself; false when it finds nothing.
 bool ObjectAttribute(const Value& value, const std::string& name, Value* out) {
-  if (name.size() > 4 && name.starts_with("__") && name.ends_with("__")) {
+  if (IsDunder(name)) {
     *out = Unsafe(value, name);
     return true;
   }
@@ -63,6 +77,7 @@ Value Interpreter::MacroAttribute(const MacroObject& macro, const std::string& n
 }
 
 Value Interpreter::Attribute(const Value& value, const std::string& name) {
+  if (IsDunder(name)) return Unsafe(value, name);  // Python's Undefined has them too
   RequireDefined(value);
   if (value.is(Kind::kLoop)) return LoopAttribute(value, name);
   if (value.is(Kind::kNamespace)) {
@@ -193,6 +208,9 @@ Value Interpreter::EvalItem(const Expr& expr) {
   const Value step = EvalOptional(key.args[2]);
   line_ = expr.line;
   RequireDefined(value);
+  if (!value.is_sequence() && !value.is_string() && IsConstant(expr)) {
+    return Value::Undefined(Cat(ObjectName(value), " has no slices"));
+  }
   return Slice(value, begin, end, step);
 }
 

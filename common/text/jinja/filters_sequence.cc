@@ -32,7 +32,6 @@ Value First(Interpreter&, const Value& input, Arguments& arguments) {
 Value Last(Interpreter&, const Value& input, Arguments& arguments) {
   const Bound bound("last", arguments, {});
   if (input.is(Kind::kIterator)) Fail("'generator' object is not reversible");
-  RequireDefined(input);
   const std::vector<Value> items = Iterate(input);
   return items.empty() ? Value::Undefined("No last item, sequence was empty.") : items.back();
 }
@@ -60,8 +59,9 @@ Value Join(Interpreter& interpreter, const Value& input, Arguments& arguments) {
 Value Reverse(Interpreter&, const Value& input, Arguments& arguments) {
   const Bound bound("reverse", arguments, {});
   if (input.is_string()) return Slice(input, Value(), Value(), Value::Int(-1));
-  RequireDefined(input);
-  if (!input.is_listed() && !input.is(Kind::kDict)) Fail("argument must be iterable");
+  if (!input.is_listed() && !input.is(Kind::kDict) && !input.is_undefined()) {
+    Fail("argument must be iterable");
+  }
   std::vector<Value> items = Iterate(input);
   std::reverse(items.begin(), items.end());
   return input.is(Kind::kIterator) ? Value::List(std::move(items)) : Value::Iterator(std::move(items));
