@@ -71,7 +71,9 @@ class Tokenizer {
 
   // The id of a token's string as it stands in the file ("Ġthe", "<|eot_id|>").
   std::optional<int32_t> TokenToId(std::string_view token) const;
-  // The string of an id as it stands in the file; empty when there is none.
+  // The string that an id decodes from; empty when there is none. It is as it
+  // stands in the file, but for an added token with normalized = true, which
+  // the reference gives back normalized.
   std::string IdToToken(int32_t id) const;
 
   // One more than the largest id, added tokens included: the rows an embedding
