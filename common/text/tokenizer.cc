@@ -124,14 +124,19 @@ absl::StatusOr<Encoding> Tokenizer::EncodeWithOffsets(std::string_view utf8,
   return encoding;
 }
 
+const std::string* Tokenizer::DecodedToken(int32_t id, bool skip_special_tokens) const {
+  const std::string* token = parts_->IdToToken(id);
+  if (token == nullptr) return nullptr;
+  // By the string and not by the id, as the reference does.
+  return skip_special_tokens && parts_->added->IsSpecialContent(*token) ? nullptr : token;
+}
+
 std::string Tokenizer::Decode(absl::Span<const int32_t> ids, bool skip_special_tokens) const {
   std::vector<std::string> tokens;
   tokens.reserve(ids.size());
   for (const int32_t id : ids) {
-    const std::string* token = parts_->IdToToken(id);
-    if (token == nullptr) continue;
-    if (skip_special_tokens && parts_->added->IsSpecialContent(*token)) continue;
-    tokens.push_back(*token);
+    const std::string* token = DecodedToken(id, skip_special_tokens);
+    if (token != nullptr) tokens.push_back(*token);
   }
   std::string text;
   if (parts_->decoder == nullptr) {
@@ -173,28 +178,35 @@ bool Tokenizer::IsSpecial(int32_t id) const {
   return token != nullptr && token->special;
 }
 
-std::string StreamDecoder::Put(int32_t id) {
-  // A run of bytes that never becomes a character is given out at this length.
-  constexpr size_t kMaxWaiting = 64;
-  ids_.push_back(id);
+std::string StreamDecoder::NewText() const {
   const absl::Span<const int32_t> ids(ids_);
   const std::string before = tokenizer_.Decode(ids.subspan(0, read_), skip_special_tokens_);
   std::string all = tokenizer_.Decode(ids, skip_special_tokens_);
-  const bool unfinished = std::string_view(all).ends_with(kReplacement);
-  if (all.size() < before.size() || (unfinished && ids_.size() - read_ < kMaxWaiting)) return "";
+  if (std::string_view(all).starts_with(before)) return all.substr(before.size());
+  // A run of byte tokens has turned invalid, and what was given out with it.
+  return tokenizer_.Decode(ids.subspan(read_), skip_special_tokens_);
+}
+
+std::string StreamDecoder::Put(int32_t id) {
+  // A run of bytes that never becomes a character is given out at this length.
+  constexpr size_t kMaxWaiting = 64;
+  // An id that Decode leaves out must not stand as context for the next one.
+  if (tokenizer_.DecodedToken(id, skip_special_tokens_) == nullptr) return "";
+  ids_.push_back(id);
+  std::string text = NewText();
+  const bool unfinished = std::string_view(text).ends_with(kReplacement);
+  if (unfinished && ids_.size() - read_ < kMaxWaiting) return "";
   // The last tokens stay as context: a first token decodes differently.
   ids_.erase(ids_.begin(), ids_.begin() + static_cast<ptrdiff_t>(read_));
   read_ = ids_.size();
-  return all.substr(before.size());
+  return text;
 }
 
 std::string StreamDecoder::Finish() {
-  const absl::Span<const int32_t> ids(ids_);
-  const std::string before = tokenizer_.Decode(ids.subspan(0, read_), skip_special_tokens_);
-  const std::string all = tokenizer_.Decode(ids, skip_special_tokens_);
+  std::string text = NewText();
   ids_.clear();
   read_ = 0;
-  return all.size() > before.size() ? all.substr(before.size()) : std::string();
+  return text;
 }
 
 }  // namespace tundra
