@@ -155,8 +155,9 @@ absl::Status AddedTokens::ParseToken(const JsonView& json, const Bpe& model, int
 
 absl::Status AddedTokens::BuildMatchers(const JsonView& list, const Normalizer* normalizer) {
   for (const bool special : {true, false}) {  // of equal patterns the special one counts
-    for (const AddedToken& token : tokens_) {
+    for (AddedToken& token : tokens_) {
       if (token.special != special) continue;
+      token.decoded = token.content;
       if (!token.normalized) {
         raw_.Add(token.content, &token);
         continue;
@@ -171,6 +172,7 @@ absl::Status AddedTokens::BuildMatchers(const JsonView& list, const Normalizer* 
                          "' is nothing once normalized, so it would match everywhere; "
                          "set its 'normalized' to false"));
       }
+      token.decoded = std::string(piece.text);
       normalized_.Add(piece.text, &token);
     }
   }
