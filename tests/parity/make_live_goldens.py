@@ -2,8 +2,8 @@
 
 Downloads the packages of requirements-live.txt (no installation), takes tokenizers and templates out
 of them, and writes the same formats as the committed goldens (tests/parity/golden/README.md) to a
-folder outside the repository's files, by default build/parity-live/golden. The C++ parity tests read
-that folder instead of the committed one when TUNDRA_GOLDEN_DIR names it. Nothing of it is committed.
+folder outside the repository's files, by default build/parity-live/tests/parity/golden: the C++ golden
+tests read that one when TUNDRA_SOURCE_DIR names build/parity-live. Nothing of it is committed.
 
 Llama 3's tokenizer.json is the released file. The others are put together here from the model's own
 vocabulary (SentencePiece model, tekken, merges in a GGUF file) in the shape of its tokenizer.json, the
@@ -304,7 +304,7 @@ def write_templates(found, out):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--packages", type=Path, default=BUILD / "packages", help="where the downloaded packages lie")
-    parser.add_argument("--out", type=Path, default=BUILD / "golden")
+    parser.add_argument("--out", type=Path, default=BUILD / "tests" / "parity" / "golden")
     parser.add_argument("--no-fetch", action="store_true")
     options = parser.parse_args()
     if not options.no_fetch:
