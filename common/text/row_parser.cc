@@ -94,11 +94,11 @@ bool HasAll(const Json& row, const Keys& keys) {
 // --- keys
 
 Keys KnownKeys(DatasetFormat format) {
-  static constexpr Keys kMessages = {"messages", "tools", "chat_template_kwargs", "id", "metadata"};
-  static constexpr Keys kPair = {"prompt", "completion", "tools", "chat_template_kwargs", "id", "metadata"};
-  static constexpr Keys kText = {"text", "id", "metadata"};
-  static constexpr Keys kAlpaca = {"instruction", "input", "output", "system", "text", "id", "metadata"};
-  static constexpr Keys kShareGpt = {"conversations", "system", "tools", "id", "metadata"};
+  static const Keys kMessages = {"messages", "tools", "chat_template_kwargs", "id", "metadata"};
+  static const Keys kPair = {"prompt", "completion", "tools", "chat_template_kwargs", "id", "metadata"};
+  static const Keys kText = {"text", "id", "metadata"};
+  static const Keys kAlpaca = {"instruction", "input", "output", "system", "text", "id", "metadata"};
+  static const Keys kShareGpt = {"conversations", "system", "tools", "id", "metadata"};
   switch (format) {
     case DatasetFormat::kMessages:
       return kMessages;
