@@ -488,8 +488,12 @@ class Checker {
     ASSERT_FALSE(plan.members.empty());
     EXPECT_GE(plan.members.size(), static_cast<size_t>(job.min_devices));
     EXPECT_EQ(plan.members.size() % static_cast<size_t>(plan.shards), 0u);
-    if (job.shards > 0) EXPECT_EQ(plan.shards, job.shards);
-    if (!job.numerics_class.empty()) EXPECT_EQ(plan.numerics_class, job.numerics_class);
+    if (job.shards > 0) {
+      EXPECT_EQ(plan.shards, job.shards);
+    }
+    if (!job.numerics_class.empty()) {
+      EXPECT_EQ(plan.numerics_class, job.numerics_class);
+    }
     for (const GroupMemberRecord& m : plan.members) {
       const auto worker = std::find_if(world_.workers.begin(), world_.workers.end(),
                                        [&](const WorkerView& w) { return w.id == m.worker; });
@@ -518,7 +522,8 @@ class Checker {
 
   void EachQueuedJobIsAnswered() {
     for (const JobView& job : world_.jobs) {
-      if (job.state == v1::QUEUED) EXPECT_TRUE(decided_.contains(job.id)) << job.id.value;
+      if (job.state != v1::QUEUED) continue;
+      EXPECT_TRUE(decided_.contains(job.id)) << job.id.value;
     }
   }
 
