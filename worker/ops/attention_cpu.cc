@@ -11,7 +11,7 @@
 
 #include <cmath>
 #include <limits>
-#include <vector>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "worker/ops/checks.h"

@@ -80,7 +80,7 @@ HWY_INLINE void GemmKernel(int64_t k, const float* HWY_RESTRICT a, int64_t a_m, 
 
 // kMr rows from `rows` <= kMr valid ones (A readable for kMr rows), and a panel of
 // which `cols` <= kNr columns are wanted. `tile` is kMr x kNr.
-HWY_NOINLINE void GemmTileEdge(int64_t rows, int64_t cols, int64_t k, const float* a, int64_t a_m,
+HWY_NOINLINE inline void GemmTileEdge(int64_t rows, int64_t cols, int64_t k, const float* a, int64_t a_m,
                              int64_t a_k, const float* b, int64_t b_k, float* c, int64_t c_m,
                              bool load_c, float* HWY_RESTRICT tile) {
   if (load_c) {

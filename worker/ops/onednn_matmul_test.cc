@@ -75,6 +75,27 @@ TEST(OneDnnProducts, TheCacheForgetsAndRemakes) {
   }
 }
 
+// Chunks are padded with zero rows for oneDNN; the loss must not see them.
+TEST(OneDnnProducts, CrossEntropyIsThatOfTheOtherProducts) {
+  Bed bed(OneDnn(), 1), own(Backends()[0], 1);
+  const Mat hidden = Random(1, 50, 24), w = Random(2, 40, 24);
+  std::vector<int32_t> targets;
+  for (int32_t i = 0; i < 50; ++i) targets.push_back(i % 5 == 0 ? -1 : i % 40);
+  const auto run = [&](Bed& b) {
+    const FrozenWeight weight = FrozenWeight::Plain(b.Put(w));
+    const View loss = b.New(DType::kF64, 1, 1), dhidden = b.New(DType::kF32, 50, 24);
+    EXPECT_TRUE(b.ops()
+                    .CrossEntropy(b.ctx(), b.Put(hidden), weight, weight, Precision::kF32,
+                                  b.PutInts(targets), 33, loss, dhidden)
+                    .ok());
+    return std::pair(b.Get(loss), b.Get(dhidden));
+  };
+  const auto [loss, dhidden] = run(bed);
+  const auto [own_loss, own_dhidden] = run(own);
+  ExpectNear(loss, own_loss, 1e-6, "loss");
+  ExpectNear(dhidden, own_dhidden, 2e-6, "dhidden");
+}
+
 // Asked of oneDNN directly, since the operations only do so where it is native.
 TEST(OneDnnProducts, BF16MatchesTheReferenceWhereOneDnnHasIt) {
   Bed bed(OneDnn(), 1);
