@@ -58,7 +58,7 @@ def compare(program, path):
     strings = golden_strings() + source_strings() + code_point_strings() + added_token_strings(reference)
     lines = "".join(json.dumps(s) + "\n" for s in strings)
     done = subprocess.run([program, str(path)], input=lines.encode(), stdout=subprocess.PIPE, check=True)
-    answers = done.stdout.decode().splitlines()
+    answers = done.stdout.decode().split("\n")[:-1]
     assert len(answers) == len(strings), (len(answers), len(strings))
     wrong, offsets_wrong = [], 0
     for text, line in zip(strings, answers):
