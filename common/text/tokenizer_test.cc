@@ -66,13 +66,13 @@ void ExpectRefused(const std::string& file, absl::StatusCode code,
 TEST(TokenizerTest, MergesByRankFromTheLeft) {
   const auto tokenizer = Make(SmallFile());
   EXPECT_THAT(Encode(*tokenizer, "abcab"), ElementsAre(4, 3));
-  EXPECT_THAT(Encode(*tokenizer, "xaxb"), ElementsAre(0, 1));  // no unk_token: left out
+  EXPECT_THAT(Encode(*tokenizer, "xaxb"), ElementsAre(3));  // no unk_token: x is left out
   EXPECT_THAT(Encode(*tokenizer, ""), ElementsAre());
 }
 
 TEST(TokenizerTest, ReadsMergesAsPairs) {
   json file = SmallFile();
-  file["model"]["merges"] = {{"a", "b"}, {"ab", "c"}};
+  file["model"]["merges"] = json::parse(R"([["a", "b"], ["ab", "c"]])");
   EXPECT_THAT(Encode(*Make(file), "abc"), ElementsAre(4));
 }
 
@@ -126,15 +126,14 @@ TEST(TokenizerTest, NamesFileKeyAndRemedyOfBadFiles) {
     ExpectRefused(file.dump(), invalid, {"model.merges[1]"});
   }
   file = SmallFile();
-  file["added_tokens"] = {Added(9, "<s>")};
+  file["added_tokens"] = json::array({Added(9, "<s>")});
   ExpectRefused(file.dump(), invalid, {"added_tokens[0].id", "<s>", "7"});
-  file["added_tokens"] = {Added(7, "<s>"), Added(7, "<s>")};
+  file["added_tokens"] = json::array({Added(7, "<s>"), Added(7, "<s>")});
   ExpectRefused(file.dump(), invalid, {"added_tokens[1]", "twice"});
   file = SmallFile();
-  file["post_processor"] = {
-      {"type", "TemplateProcessing"},
-      {"single", {{{"SpecialToken", {{"id", "<s>"}, {"type_id", 0}}}}}},
-      {"special_tokens", {{"<s>", {{"id", "<s>"}, {"ids", {99}}, {"tokens", {"<s>"}}}}}}};
+  file["post_processor"] = json::parse(R"({"type": "TemplateProcessing",
+      "single": [{"SpecialToken": {"id": "<s>", "type_id": 0}}],
+      "special_tokens": {"<s>": {"id": "<s>", "ids": [99], "tokens": ["<s>"]}}})");
   ExpectRefused(file.dump(), invalid, {"post_processor", "99"});
   file = SmallFile();
   file["pre_tokenizer"] = {
@@ -144,8 +143,8 @@ TEST(TokenizerTest, NamesFileKeyAndRemedyOfBadFiles) {
 
 TEST(TokenizerTest, SurvivesEveryTruncationAndFlippedBit) {
   json file = SmallFile();
-  file["added_tokens"] = {Added(7, "<s>")};
-  file["normalizer"] = {{"type", "Sequence"}, {"normalizers", {{{"type", "NFC"}}}}};
+  file["added_tokens"] = json::array({Added(7, "<s>")});
+  file["normalizer"] = json::parse(R"({"type": "Sequence", "normalizers": [{"type": "NFC"}]})");
   file["pre_tokenizer"] = {{"type", "ByteLevel"}, {"add_prefix_space", false}};
   const std::string good = file.dump();
   for (size_t n = 0; n < good.size(); ++n) {
@@ -172,7 +171,7 @@ TEST(TokenizerTest, EncodesAMegabyteWithoutABlank) {
   const Ids ids = Encode(*Make(file), text);
   EXPECT_EQ(ids.size(), text.size() / 5 * 2);
   file["normalizer"] = {{"type", "NFC"}};
-  std::string marks = "a";
+  std::string marks = "b";
   for (int i = 0; i < (1 << 18); ++i) marks += i % 2 == 0 ? "\u0301" : "\u0316";
   EXPECT_FALSE(Encode(*Make(file), marks).empty());
   file["pre_tokenizer"] = {{"type", "ByteLevel"}, {"add_prefix_space", false}};
