@@ -86,14 +86,14 @@ class BadData(unittest.TestCase):
 
     def test_missing_base(self):
         self.refused(self.job(self.example("base: tiny-tales", "base: tiny-tails")),
-                     "job.yaml:3: base:", "tiny-tales")
+                     "job.yaml:4: base:", "tiny-tales")
 
     def test_unknown_key(self):
         self.refused(self.job(self.example("rank: 8", "r: 8")), "lora.rank")
 
     def test_rank_zero_and_nan_are_told_together(self):
         text = self.example("rank: 8", "rank: 0").replace("4e-3", ".nan")
-        self.refused(self.job(text), "job.yaml:5: lora.rank:", "training.learning_rate:")
+        self.refused(self.job(text), "job.yaml:6: lora.rank:", "training.learning_rate:")
 
     def test_unknown_target_module_lists_those_there_are(self):
         self.refused(self.job(self.example("all-linear", "[q_prj]")), "lora.target_modules",

@@ -74,7 +74,7 @@ class SameBytes(unittest.TestCase):
 
     def test_worker_killed_half_way(self):
         with Service() as service:
-            service.start_coordinator("--lease-seconds", "2").start_worker(devices=2)
+            service.start_coordinator("--heartbeat-seconds", "1", "--lease-seconds", "3").start_worker(devices=2)
             path = write_job(service.dir, devices=2, max_steps=STEPS)
             job_id = service.submit(path)
             service.wait_for_step(job_id, STEPS // 2)
