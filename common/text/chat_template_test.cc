@@ -82,7 +82,8 @@ TEST(ChatTemplate, EndsHostileTemplatesWithAnError) {
       }(),
   };
   RenderLimits limits;
-  limits.max_steps = 2'000'000;
+  limits.max_steps = 500'000;
+  limits.max_work_bytes = 64 << 20;
   for (const std::string& source : hostile) {
     const auto rendered = Render(source, ChatInput(), limits);
     EXPECT_FALSE(rendered.ok()) << source.substr(0, 200);

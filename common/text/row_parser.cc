@@ -93,23 +93,19 @@ bool HasAll(const Json& row, const Keys& keys) {
 
 // --- keys
 
-Keys KnownKeys(DatasetFormat format) {
-  static constexpr Keys kMessages = {"messages", "tools", "chat_template_kwargs", "id", "metadata"};
-  static constexpr Keys kPair = {"prompt", "completion", "tools", "chat_template_kwargs", "id", "metadata"};
-  static constexpr Keys kText = {"text", "id", "metadata"};
-  static constexpr Keys kAlpaca = {"instruction", "input", "output", "system", "text", "id", "metadata"};
-  static constexpr Keys kShareGpt = {"conversations", "system", "tools", "id", "metadata"};
+// "id" and "metadata" are the data set's own; nothing reads them.
+std::vector<std::string_view> KnownKeys(DatasetFormat format) {
   switch (format) {
     case DatasetFormat::kMessages:
-      return kMessages;
+      return {"messages", "tools", "chat_template_kwargs", "id", "metadata"};
     case DatasetFormat::kPromptCompletion:
-      return kPair;
+      return {"prompt", "completion", "tools", "chat_template_kwargs", "id", "metadata"};
     case DatasetFormat::kText:
-      return kText;
+      return {"text", "id", "metadata"};
     case DatasetFormat::kAlpaca:
-      return kAlpaca;
+      return {"instruction", "input", "output", "system", "text", "id", "metadata"};
     case DatasetFormat::kShareGpt:
-      return kShareGpt;
+      return {"conversations", "system", "tools", "id", "metadata"};
     case DatasetFormat::kUnknown:
     case DatasetFormat::kPreference:
       break;
@@ -118,7 +114,7 @@ Keys KnownKeys(DatasetFormat format) {
 }
 
 RowProblem CheckKeys(const Json& row, DatasetFormat format) {
-  const Keys known = KnownKeys(format);
+  const std::vector<std::string_view> known = KnownKeys(format);
   for (const auto& [key, value] : row.items()) {
     if (std::find(known.begin(), known.end(), key) != known.end()) continue;
     std::string list;

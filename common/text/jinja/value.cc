@@ -11,6 +11,7 @@
 namespace tundra::jinja {
 namespace {
 
+constexpr uint64_t kVisitBytes = 16;  // what looking at one value costs of the work budget
 constexpr size_t kIndexFrom = 9;  // dictionaries of fewer items are searched in order
 
 thread_local Budget* g_budget = nullptr;
@@ -311,7 +312,7 @@ bool Truthy(const Value& value) {
 }
 
 bool Equal(const Value& a, const Value& b, int depth) {
-  Budget::Work(1);
+  Budget::Work(kVisitBytes);
   CheckDepth(depth);
   if (a.is_number() && b.is_number()) {
     if (a.is_integral() && b.is_integral()) return a.int_value() == b.int_value();
@@ -368,7 +369,7 @@ int Order(const Value& a, const Value& b, std::string_view op, int depth) {
 }
 
 size_t Hash(const Value& value) {
-  Budget::Work(1);
+  Budget::Work(kVisitBytes);
   switch (value.kind()) {
     case Kind::kUndefined:
       return 1;
@@ -449,7 +450,7 @@ std::string ReprString(std::string_view text) {
 }
 
 std::string Repr(const Value& value, int depth) {
-  Budget::Work(16);
+  Budget::Work(4 * kVisitBytes);
   CheckDepth(depth);
   switch (value.kind()) {
     case Kind::kUndefined:
