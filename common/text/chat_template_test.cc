@@ -12,10 +12,10 @@
 namespace tundra {
 namespace {
 
-using testing::IsOk;
-using testing::StatusIs;
 using ::testing::HasSubstr;
+using testing::IsOk;
 using ::testing::StartsWith;
+using testing::StatusIs;
 
 absl::StatusOr<RenderedChat> Render(const std::string& source, const ChatInput& input = ChatInput(),
                                     const RenderLimits& limits = RenderLimits()) {
@@ -31,16 +31,23 @@ std::string Text(const std::string& source, const ChatInput& input = ChatInput()
 }
 
 TEST(ChatTemplate, NamesTheTemplateAndTheLineOfAnError) {
-  EXPECT_THAT(Render("a\n{% if %}"), StatusIs(absl::StatusCode::kInvalidArgument,
-                                              StartsWith("base/chat_template:2: Expected an expression")));
-  EXPECT_THAT(Render("\n\n{{ missing.name }}"),
-              StatusIs(absl::StatusCode::kInvalidArgument, "base/chat_template:3: 'missing' is undefined"));
-  EXPECT_THAT(Render("{% if true %}\n{{ raise_exception('roles must alternate') }}{% endif %}"),
-              StatusIs(absl::StatusCode::kInvalidArgument, "base/chat_template:2: roles must alternate"));
-  EXPECT_THAT(Render("{{ 'open }}"), StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr(":1: ")));
-  EXPECT_THAT(Render("{% for x in y %}"), StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("endfor")));
-  EXPECT_THAT(Render("{{ x|nonesuch }}"), StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("No filter named 'nonesuch'")));
-  EXPECT_THAT(Render("{% break %}"), StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("outside loop")));
+  EXPECT_THAT(Render("a\n{% if %}"),
+              StatusIs(absl::StatusCode::kInvalidArgument,
+                       StartsWith("base/chat_template:2: Expected an expression")));
+  EXPECT_THAT(
+      Render("\n\n{{ missing.name }}"),
+      StatusIs(absl::StatusCode::kInvalidArgument, "base/chat_template:3: 'missing' is undefined"));
+  EXPECT_THAT(
+      Render("{% if true %}\n{{ raise_exception('roles must alternate') }}{% endif %}"),
+      StatusIs(absl::StatusCode::kInvalidArgument, "base/chat_template:2: roles must alternate"));
+  EXPECT_THAT(Render("{{ 'open }}"),
+              StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr(":1: ")));
+  EXPECT_THAT(Render("{% for x in y %}"),
+              StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("endfor")));
+  EXPECT_THAT(Render("{{ x|nonesuch }}"), StatusIs(absl::StatusCode::kInvalidArgument,
+                                                   HasSubstr("No filter named 'nonesuch'")));
+  EXPECT_THAT(Render("{% break %}"),
+              StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("outside loop")));
   EXPECT_THAT(Render("\xff"), StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("UTF-8")));
 }
 
@@ -48,7 +55,8 @@ TEST(ChatTemplate, EndsHostileTemplatesWithAnError) {
   const std::vector<std::string> hostile = {
       "{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}",
       "{% for a in range(100000) %}{% for b in range(100000) %}{% endfor %}{% endfor %}",
-      "{% set ns = namespace(s='xxxxxxxx') %}{% for a in range(100) %}{% set ns.s = ns.s ~ ns.s %}{% endfor %}",
+      "{% set ns = namespace(s='xxxxxxxx') %}{% for a in range(100) %}{% set ns.s = ns.s ~ ns.s "
+      "%}{% endfor %}",
       "{{ 'x' * 99999999999 }}",
       "{{ ('x' * 1000000) * 1000000000000 }}",
       "{{ [0] * 99999999999 }}",
@@ -60,21 +68,26 @@ TEST(ChatTemplate, EndsHostileTemplatesWithAnError) {
       "{{ 9223372036854775807 * 2 }}",
       "{{ 10 ** 1000 }}",
       // A list that holds itself twice, again and again: 2^60 elements to print.
-      "{% set ns = namespace(l=[1]) %}{% for a in range(60) %}{% set ns.l = [ns.l, ns.l] %}{% endfor %}{{ ns.l }}",
+      "{% set ns = namespace(l=[1]) %}{% for a in range(60) %}{% set ns.l = [ns.l, ns.l] %}{% "
+      "endfor %}{{ ns.l }}",
       "{% set ns = namespace(l=[1], m=[1]) %}{% for a in range(60) %}{% set ns.l = [ns.l, ns.l] %}"
       "{% set ns.m = [ns.m, ns.m] %}{% endfor %}{{ ns.l == ns.m }}",
-      "{% set ns = namespace(l=[]) %}{% for a in range(100000) %}{% set ns.l = [ns.l] %}{% endfor %}",
-      "{% set ns = namespace(t=()) %}{% for a in range(100000) %}{% set ns.t = cycler(ns.t) %}{% endfor %}",
+      "{% set ns = namespace(l=[]) %}{% for a in range(100000) %}{% set ns.l = [ns.l] %}{% endfor "
+      "%}",
+      "{% set ns = namespace(t=()) %}{% for a in range(100000) %}{% set ns.t = cycler(ns.t) %}{% "
+      "endfor %}",
       "{% set ns = namespace() %}{% set ns.self = ns %}{{ ns }}",
       "{% for x in [1] recursive %}{{ loop([1]) }}{% endfor %}",
       "{{ " + std::string(100000, '(') + "1" + std::string(100000, ')') + " }}",
       "{{ " + std::string(100000, '[') + " }}",
       "{{ 1" + std::string(200000, '+') + "1 }}",
-      "{{ a" + [] {
-        std::string chain;
-        for (int i = 0; i < 100000; ++i) chain += "+a";
-        return chain;
-      }() + " }}",
+      "{{ a" +
+          [] {
+            std::string chain;
+            for (int i = 0; i < 100000; ++i) chain += "+a";
+            return chain;
+          }() +
+          " }}",
       [] {
         std::string nested;
         for (int i = 0; i < 100000; ++i) nested += "{% if true %}";
@@ -82,7 +95,8 @@ TEST(ChatTemplate, EndsHostileTemplatesWithAnError) {
       }(),
   };
   RenderLimits limits;
-  limits.max_steps = 2'000'000;
+  limits.max_steps = 500'000;
+  limits.max_work_bytes = 64 << 20;
   for (const std::string& source : hostile) {
     const auto rendered = Render(source, ChatInput(), limits);
     EXPECT_FALSE(rendered.ok()) << source.substr(0, 200);
@@ -101,10 +115,11 @@ TEST(ChatTemplate, LimitsAreResourceExhausted) {
 }
 
 TEST(ChatTemplate, ShowsTemplatesNothingButData) {
-  for (const char* source : {"{{ ''.__class__.mro() }}", "{{ messages.__class__.x }}", "{{ messages.append(1) }}",
-                             "{{ {}.update({}) }}", "{{ {'a': 1}.pop('a') }}", "{% set messages.x = 1 %}",
-                             "{% set ns = namespace() %}{% set ns.__class__ = 1 %}", "{% include 'x' %}",
-                             "{{ ''['__class__']() }}", "{{ '{0.__class__.x}'.format('') }}"}) {
+  for (const char* source :
+       {"{{ ''.__class__.mro() }}", "{{ messages.__class__.x }}", "{{ messages.append(1) }}",
+        "{{ {}.update({}) }}", "{{ {'a': 1}.pop('a') }}", "{% set messages.x = 1 %}",
+        "{% set ns = namespace() %}{% set ns.__class__ = 1 %}", "{% include 'x' %}",
+        "{{ ''['__class__']() }}", "{{ '{0.__class__.x}'.format('') }}"}) {
     EXPECT_FALSE(Render(source).ok()) << source;
   }
   EXPECT_EQ(Text("{{ messages.__class__ is defined }}"), "False");
@@ -114,7 +129,8 @@ TEST(ChatTemplate, FormatsTheGivenTime) {
   ChatInput input;
   input.now = absl::FromCivil(absl::CivilSecond(2024, 7, 4, 5, 6, 7), absl::UTCTimeZone());
   input.zone = absl::UTCTimeZone();
-  EXPECT_EQ(Text("{{ strftime_now('%d %b %Y %H:%M:%S %A %j %%') }}", input), "04 Jul 2024 05:06:07 Thursday 186 %");
+  EXPECT_EQ(Text("{{ strftime_now('%d %b %Y %H:%M:%S %A %j %%') }}", input),
+            "04 Jul 2024 05:06:07 Thursday 186 %");
 }
 
 TEST(ChatTemplate, RefusesInputsThatAreNoConversation) {
@@ -135,8 +151,10 @@ TEST(ChatTemplate, RefusesInputsThatAreNoConversation) {
 
 TEST(ChatTemplate, RendersTheSameFromManyThreads) {
   auto parsed = ChatTemplate::Parse(
-      "{% set ns = namespace(n=0) %}{% for m in messages %}{% set ns.n = ns.n + 1 %}{{ ns.n }}:{{ m.content|upper }};"
-      "{% endfor %}", "t");
+      "{% set ns = namespace(n=0) %}{% for m in messages %}{% set ns.n = ns.n + 1 %}{{ ns.n }}:{{ "
+      "m.content|upper }};"
+      "{% endfor %}",
+      "t");
   TUNDRA_ASSERT_OK(parsed);
   ChatInput input;
   std::string expected;

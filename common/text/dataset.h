@@ -19,12 +19,11 @@
 
 #include <cstdint>
 #include <memory>
+#include <nlohmann/json.hpp>
 #include <string>
 #include <string_view>
 #include <utility>
 #include <vector>
-
-#include <nlohmann/json.hpp>
 
 #include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
@@ -33,7 +32,15 @@
 
 namespace tundra {
 
-enum class DatasetFormat { kUnknown, kMessages, kPromptCompletion, kText, kAlpaca, kShareGpt, kPreference };
+enum class DatasetFormat {
+  kUnknown,
+  kMessages,
+  kPromptCompletion,
+  kText,
+  kAlpaca,
+  kShareGpt,
+  kPreference
+};
 
 // "messages", "prompt-completion", "text", "alpaca", "sharegpt", "preference".
 std::string_view DatasetFormatName(DatasetFormat format);
@@ -48,7 +55,7 @@ struct DatasetOptions {
   int64_t max_seq_length = 2048;  // tokens of a row; a longer one is an error …
   bool truncate = false;          // … unless this cuts it there
   LossOn loss_on = LossOn::kDefault;
-  int max_errors = 20;            // messages kept; all are counted
+  int max_errors = 20;  // messages kept; all are counted
 
   // What strftime_now gives to templates, in UTC. A job passes the time of its
   // submission, so that its rows are the same whenever they are made; the default
@@ -68,8 +75,21 @@ struct TokenizedRow {
 
 // Why a row is refused. Each has a name for counting: "malformed_json", ….
 enum class RowError {
-  kNone, kMalformedJson, kBadUtf8, kNotAnObject, kUnknownKeys, kFormatMix, kPreference,
-  kBadField, kUnknownRole, kEmpty, kTemplate, kSpans, kNoTarget, kTooLong, kLineTooLong,
+  kNone,
+  kMalformedJson,
+  kBadUtf8,
+  kNotAnObject,
+  kUnknownKeys,
+  kFormatMix,
+  kPreference,
+  kBadField,
+  kUnknownRole,
+  kEmpty,
+  kTemplate,
+  kSpans,
+  kNoTarget,
+  kTooLong,
+  kLineTooLong,
 };
 std::string_view RowErrorName(RowError error);
 
@@ -134,7 +154,8 @@ struct DatasetLine {
   uint64_t number = 0;  // 1-based
   bool too_long = false;
 };
-absl::Status ForEachLine(std::string_view bytes, absl::FunctionRef<bool(const DatasetLine&)> on_line,
+absl::Status ForEachLine(std::string_view bytes,
+                         absl::FunctionRef<bool(const DatasetLine&)> on_line,
                          uint64_t max_bytes = uint64_t{1} << 40);
 
 // The problem of a line that is too long.

@@ -64,7 +64,8 @@ Value Reverse(Interpreter&, const Value& input, Arguments& arguments) {
   }
   std::vector<Value> items = Iterate(input);
   std::reverse(items.begin(), items.end());
-  return input.is(Kind::kIterator) ? Value::List(std::move(items)) : Value::Iterator(std::move(items));
+  return input.is(Kind::kIterator) ? Value::List(std::move(items))
+                                   : Value::Iterator(std::move(items));
 }
 
 Value Items(Interpreter&, const Value& input, Arguments& arguments) {
@@ -108,7 +109,8 @@ Value Batch(Interpreter&, const Value& input, Arguments& arguments) {
   std::vector<Value> batches;
   std::vector<Value> batch;
   for (const Value& item : Iterate(input)) {
-    if (static_cast<int64_t>(batch.size()) == count) batches.push_back(Value::List(std::exchange(batch, {})));
+    if (static_cast<int64_t>(batch.size()) == count)
+      batches.push_back(Value::List(std::exchange(batch, {})));
     batch.push_back(item);
   }
   if (!batch.empty()) {
@@ -179,18 +181,28 @@ Value XmlAttr(Interpreter&, const Value& input, Arguments& arguments) {
     out += Cat(out.empty() ? "" : " ", EscapeHtml(name), "=\"",
                value.is_markup() ? value.text() : EscapeHtml(ToStr(value)), "\"");
   }
-  if (bound.Truth(0, true) && !out.empty()) out.insert(0, " ");
+  if (bound.Truth(0, true) && !out.empty()) out = Cat(" ", out);
   return Value::String(std::move(out));
 }
 
 }  // namespace
 
 void AddSequenceFilters(FilterTable* table) {
-  table->insert({{"length", LengthFilter}, {"count", LengthFilter}, {"list", ListFilter},
-                 {"first", First},         {"last", Last},          {"join", Join},
-                 {"reverse", Reverse},     {"items", Items},        {"dictsort", DictSort},
-                 {"batch", Batch},         {"slice", SliceFilter},  {"default", Default},
-                 {"d", Default},           {"pprint", PrettyPrint}, {"attr", Attr},
+  table->insert({{"length", LengthFilter},
+                 {"count", LengthFilter},
+                 {"list", ListFilter},
+                 {"first", First},
+                 {"last", Last},
+                 {"join", Join},
+                 {"reverse", Reverse},
+                 {"items", Items},
+                 {"dictsort", DictSort},
+                 {"batch", Batch},
+                 {"slice", SliceFilter},
+                 {"default", Default},
+                 {"d", Default},
+                 {"pprint", PrettyPrint},
+                 {"attr", Attr},
                  {"xmlattr", XmlAttr}});
 }
 
