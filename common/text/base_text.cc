@@ -24,7 +24,8 @@ std::optional<std::string_view> FindFile(const Files& files, const std::string& 
 absl::StatusOr<Json> ParseObject(std::string_view bytes, const std::string& path) {
   Json json = Json::parse(bytes, nullptr, /*allow_exceptions=*/false);
   if (!json.is_object()) {
-    return absl::InvalidArgumentError(absl::StrCat(path, ": not a JSON object; copy the file anew"));
+    return absl::InvalidArgumentError(
+        absl::StrCat(path, ": not a JSON object; copy the file anew"));
   }
   return json;
 }
@@ -51,8 +52,9 @@ BaseText::~BaseText() = default;
 
 const std::vector<std::string>& BaseText::FileNames() {
   static const auto* const names = new std::vector<std::string>{
-      "tokenizer.json",     "tokenizer_config.json",  "special_tokens_map.json", "chat_template.jinja",
-      "chat_template.json", "generation_config.json", "config.json"};
+      "tokenizer.json",      "tokenizer_config.json", "special_tokens_map.json",
+      "chat_template.jinja", "chat_template.json",    "generation_config.json",
+      "config.json"};
   return *names;
 }
 
@@ -81,13 +83,14 @@ absl::Status BaseText::ReadTokenizerConfig(const Files& files) {
     ASSIGN_OR_RETURN(chat_template_, ChatTemplate::Parse(*source, name_ + "/chat_template"));
   }
   if (with_tools != nullptr) {
-    ASSIGN_OR_RETURN(tool_template_, ChatTemplate::Parse(*with_tools, name_ + "/chat_template.tool_use"));
+    ASSIGN_OR_RETURN(tool_template_,
+                     ChatTemplate::Parse(*with_tools, name_ + "/chat_template.tool_use"));
   }
   for (const char* key : {"bos_token", "eos_token"}) {
     if (Special(key).empty()) continue;
     if (!tokenizer_->TokenToId(Special(key)).has_value()) {
-      return absl::InvalidArgumentError(absl::StrCat(name_, ": tokenizer_config.json names the ", key, " '",
-                                                     std::string(Special(key)),
+      return absl::InvalidArgumentError(absl::StrCat(name_, ": tokenizer_config.json names the ",
+                                                     key, " '", std::string(Special(key)),
                                                      "', which tokenizer.json does not have"));
     }
   }
@@ -117,7 +120,8 @@ absl::StatusOr<std::shared_ptr<const BaseText>> BaseText::FromFiles(const Files&
     return absl::InvalidArgumentError(absl::StrCat(
         name, ": no tokenizer.json; save the tokenizer with Transformers' save_pretrained"));
   }
-  ASSIGN_OR_RETURN(text->tokenizer_, Tokenizer::FromJson(*tokenizer_json, name + "/tokenizer.json"));
+  ASSIGN_OR_RETURN(text->tokenizer_,
+                   Tokenizer::FromJson(*tokenizer_json, name + "/tokenizer.json"));
   RETURN_IF_ERROR(text->ReadTokenizerConfig(files));
   RETURN_IF_ERROR(text->ReadStopIds(files));
   return std::shared_ptr<const BaseText>(std::move(text));
@@ -160,13 +164,15 @@ absl::StatusOr<Encoding> BaseText::EncodeDocument(std::string_view utf8) const {
   if (bos_id_.has_value()) {
     const bool starts = !ids.empty() && ids[0] == *bos_id_;
     if (!starts && add_bos_token_ == true) insert(0, *bos_id_);
-    if (starts && added(0) && (add_bos_token_ == false || (ids.size() > 1 && ids[1] == *bos_id_))) erase(0);
+    if (starts && added(0) && (add_bos_token_ == false || (ids.size() > 1 && ids[1] == *bos_id_)))
+      erase(0);
   }
   if (eos_id_.has_value()) {
     const bool ends = !ids.empty() && ids.back() == *eos_id_;
     const size_t last = ids.size() - 1;
     if (!ends && add_eos_token_ == true) insert(ids.size(), *eos_id_);
-    if (ends && added(last) && (add_eos_token_ == false || (last > 0 && ids[last - 1] == *eos_id_))) erase(last);
+    if (ends && added(last) && (add_eos_token_ == false || (last > 0 && ids[last - 1] == *eos_id_)))
+      erase(last);
   }
   return encoding;
 }

@@ -17,7 +17,8 @@ using Json = nlohmann::ordered_json;
 absl::Status ToStatus(const jinja::Error& error, const std::string& name, int line) {
   const std::string message =
       jinja::Cat(name, ":", error.line > 0 ? error.line : line, ": ", error.message);
-  return error.over_limit ? absl::ResourceExhaustedError(message) : absl::InvalidArgumentError(message);
+  return error.over_limit ? absl::ResourceExhaustedError(message)
+                          : absl::InvalidArgumentError(message);
 }
 
 // The names that a message's reasoning goes by. As Transformers, "reasoning_content"
@@ -86,7 +87,8 @@ void SetVariables(const ChatInput& input, const Json& messages, jinja::Interpret
   interpreter->SetVariable("messages", jinja::Value::FromJson(messages));
   interpreter->SetVariable("tools", jinja::Value::FromJson(input.tools));
   interpreter->SetVariable("documents", jinja::Value::FromJson(input.documents));
-  interpreter->SetVariable("add_generation_prompt", jinja::Value::Bool(input.add_generation_prompt));
+  interpreter->SetVariable("add_generation_prompt",
+                           jinja::Value::Bool(input.add_generation_prompt));
 }
 
 }  // namespace

@@ -9,12 +9,11 @@
 #include <cstdint>
 #include <map>
 #include <memory>
+#include <nlohmann/json.hpp>
 #include <string>
 #include <string_view>
 #include <utility>
 #include <vector>
-
-#include <nlohmann/json.hpp>
 
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
@@ -59,10 +58,10 @@ struct RenderedChat {
 // Bounds on one rendering, so that a hostile template can neither hang nor
 // exhaust the process. Exceeding one is kResourceExhausted.
 struct RenderLimits {
-  uint64_t max_steps = 20'000'000;            // expressions and statements evaluated
-  uint64_t max_output_bytes = 64u << 20;      // of the text, and of any one string
+  uint64_t max_steps = 20'000'000;              // expressions and statements evaluated
+  uint64_t max_output_bytes = 64u << 20;        // of the text, and of any one string
   uint64_t max_work_bytes = uint64_t{1} << 30;  // of all strings and lists made
-  int max_depth = 200;                        // macro calls and recursive loops within each other
+  int max_depth = 200;                          // macro calls and recursive loops within each other
 };
 
 // Immutable and thread-safe; copies share the parsed template.

@@ -144,8 +144,8 @@ std::string_view RowErrorName(RowError error) {
   return "none";
 }
 
-absl::Status ForEachLine(std::string_view bytes, absl::FunctionRef<bool(const DatasetLine&)> on_line,
-                         uint64_t max_bytes) {
+absl::Status ForEachLine(std::string_view bytes,
+                         absl::FunctionRef<bool(const DatasetLine&)> on_line, uint64_t max_bytes) {
   bool stopped = false;
   LineCutter cutter(on_line);
   RETURN_IF_ERROR(Decompress(
@@ -163,7 +163,8 @@ RowProblem LineTooLong() {
   return RowProblem{RowError::kLineTooLong, "a line longer than 64 MiB; split the row"};
 }
 
-absl::StatusOr<std::vector<TokenizedRow>> TokenizeDataset(std::string_view bytes, const std::string& name,
+absl::StatusOr<std::vector<TokenizedRow>> TokenizeDataset(std::string_view bytes,
+                                                          const std::string& name,
                                                           std::shared_ptr<const BaseText> base,
                                                           const DatasetOptions& options) {
   RowTokenizer tokenizer(std::move(base), options);
@@ -183,7 +184,8 @@ absl::StatusOr<std::vector<TokenizedRow>> TokenizeDataset(std::string_view bytes
   RETURN_IF_ERROR(bad);
   if (!read.ok()) return Annotate(read, name);
   if (rows.empty()) {
-    return absl::InvalidArgumentError(absl::StrCat(name, ": the file has no rows; write one JSON object a line"));
+    return absl::InvalidArgumentError(
+        absl::StrCat(name, ": the file has no rows; write one JSON object a line"));
   }
   return rows;
 }

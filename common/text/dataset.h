@@ -19,11 +19,11 @@
 
 #include <cstdint>
 #include <memory>
+#include <nlohmann/json.hpp>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
-
-#include <nlohmann/json.hpp>
 
 #include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
@@ -32,7 +32,15 @@
 
 namespace tundra {
 
-enum class DatasetFormat { kUnknown, kMessages, kPromptCompletion, kText, kAlpaca, kShareGpt, kPreference };
+enum class DatasetFormat {
+  kUnknown,
+  kMessages,
+  kPromptCompletion,
+  kText,
+  kAlpaca,
+  kShareGpt,
+  kPreference
+};
 
 // "messages", "prompt-completion", "text", "alpaca", "sharegpt", "preference".
 std::string_view DatasetFormatName(DatasetFormat format);
@@ -47,7 +55,7 @@ struct DatasetOptions {
   int64_t max_seq_length = 2048;  // tokens of a row; a longer one is an error …
   bool truncate = false;          // … unless this cuts it there
   LossOn loss_on = LossOn::kDefault;
-  int max_errors = 20;            // messages kept; all are counted
+  int max_errors = 20;  // messages kept; all are counted
 
   // What strftime_now gives to templates, in UTC. A job passes the time of its
   // submission, so that its rows are the same whenever they are made; the default
@@ -67,8 +75,21 @@ struct TokenizedRow {
 
 // Why a row is refused. Each has a name for counting: "malformed_json", ….
 enum class RowError {
-  kNone, kMalformedJson, kBadUtf8, kNotAnObject, kUnknownKeys, kFormatMix, kPreference,
-  kBadField, kUnknownRole, kEmpty, kTemplate, kSpans, kNoTarget, kTooLong, kLineTooLong,
+  kNone,
+  kMalformedJson,
+  kBadUtf8,
+  kNotAnObject,
+  kUnknownKeys,
+  kFormatMix,
+  kPreference,
+  kBadField,
+  kUnknownRole,
+  kEmpty,
+  kTemplate,
+  kSpans,
+  kNoTarget,
+  kTooLong,
+  kLineTooLong,
 };
 std::string_view RowErrorName(RowError error);
 
@@ -81,6 +102,12 @@ struct RowProblem {
 };
 
 struct RowExample;  // row_parser.h
+struct Encoding;    // tokenizer.h
+
+// 1 for each token that overlaps one of the byte ranges [begin, end), which are
+// in order: as Transformers makes its assistant mask.
+std::vector<uint8_t> MarkTokens(const Encoding& encoding,
+                                const std::vector<std::pair<size_t, size_t>>& spans);
 
 // Turns the lines of one file into rows. Remembers the file's format, which the
 // first good line tells. Not thread-safe.
@@ -94,10 +121,8 @@ class RowTokenizer {
   DatasetFormat format() const { return format_; }
 
  private:
-  // A part of a rendered text that is trained: bytes [begin, end).
-  struct Span {
-    size_t begin, end;
-  };
+  // Bytes [begin, end) of a rendered text that are trained.
+  using Span = std::pair<size_t, size_t>;
   RowProblem TokenizeChat(const RowExample& example, TokenizedRow* row) const;
   RowProblem TokenizeText(const RowExample& example, TokenizedRow* row) const;
   absl::StatusOr<RenderedChat> Render(const RowExample& example, size_t messages,
@@ -129,7 +154,8 @@ struct DatasetLine {
   uint64_t number = 0;  // 1-based
   bool too_long = false;
 };
-absl::Status ForEachLine(std::string_view bytes, absl::FunctionRef<bool(const DatasetLine&)> on_line,
+absl::Status ForEachLine(std::string_view bytes,
+                         absl::FunctionRef<bool(const DatasetLine&)> on_line,
                          uint64_t max_bytes = uint64_t{1} << 40);
 
 // The problem of a line that is too long.

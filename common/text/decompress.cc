@@ -47,7 +47,8 @@ absl::Status Damaged(std::string_view kind, std::string_view why) {
 absl::Status Gunzip(std::string_view bytes, Output* output) {
   z_stream stream{};
   // 15 bits of window, +16: gzip headers only.
-  if (inflateInit2(&stream, 15 + 16) != Z_OK) return absl::ResourceExhaustedError("zlib: no memory");
+  if (inflateInit2(&stream, 15 + 16) != Z_OK)
+    return absl::ResourceExhaustedError("zlib: no memory");
   const std::unique_ptr<z_stream, int (*)(z_streamp)> closer(&stream, inflateEnd);
   std::string piece(kPieceBytes, '\0');
   bool ended = false;
@@ -66,11 +67,12 @@ absl::Status Gunzip(std::string_view bytes, Output* output) {
     stream.next_out = reinterpret_cast<Bytef*>(piece.data());
     stream.avail_out = static_cast<uInt>(piece.size());
     const int code = inflate(&stream, Z_NO_FLUSH);
-    RETURN_IF_ERROR(output->Give(std::string_view(piece).substr(0, piece.size() - stream.avail_out)));
+    RETURN_IF_ERROR(
+        output->Give(std::string_view(piece).substr(0, piece.size() - stream.avail_out)));
     if (code == Z_STREAM_END) {
       ended = true;
-    } else if (code == Z_BUF_ERROR || (code == Z_OK && stream.avail_in == 0 && bytes.empty() &&
-                                       stream.avail_out > 0)) {
+    } else if (code == Z_BUF_ERROR ||
+               (code == Z_OK && stream.avail_in == 0 && bytes.empty() && stream.avail_out > 0)) {
       return Damaged("gzip", "it ends too early");
     } else if (code != Z_OK) {
       return Damaged("gzip", stream.msg != nullptr ? stream.msg : "bad data");
@@ -80,7 +82,8 @@ absl::Status Gunzip(std::string_view bytes, Output* output) {
 }
 
 absl::Status Unzstd(std::string_view bytes, Output* output) {
-  const std::unique_ptr<ZSTD_DCtx, size_t (*)(ZSTD_DCtx*)> context(ZSTD_createDCtx(), ZSTD_freeDCtx);
+  const std::unique_ptr<ZSTD_DCtx, size_t (*)(ZSTD_DCtx*)> context(ZSTD_createDCtx(),
+                                                                   ZSTD_freeDCtx);
   if (context == nullptr) return absl::ResourceExhaustedError("zstd: no memory");
   std::string piece(kPieceBytes, '\0');
   ZSTD_inBuffer in{bytes.data(), bytes.size(), 0};

@@ -70,7 +70,8 @@ RowProblem ParseJson(std::string_view line, Json* row) {
                                                     " of the line; save the file as UTF-8"));
   }
   if (TooDeep(line)) {
-    return Problem(RowError::kMalformedJson, absl::StrCat("JSON nested more than ", kMaxDepth, " deep; flatten the row"));
+    return Problem(RowError::kMalformedJson,
+                   absl::StrCat("JSON nested more than ", kMaxDepth, " deep; flatten the row"));
   }
   try {
     *row = Json::parse(line);
@@ -88,28 +89,25 @@ RowProblem ParseJson(std::string_view line, Json* row) {
 }
 
 bool HasAll(const Json& row, const Keys& keys) {
-  return std::all_of(keys.begin(), keys.end(), [&](std::string_view key) { return row.contains(std::string(key)); });
+  return std::all_of(keys.begin(), keys.end(),
+                     [&](std::string_view key) { return row.contains(std::string(key)); });
 }
 
 // --- keys
 
-Keys KnownKeys(DatasetFormat format) {
-  static constexpr Keys kMessages = {"messages", "tools", "chat_template_kwargs", "id", "metadata"};
-  static constexpr Keys kPair = {"prompt", "completion", "tools", "chat_template_kwargs", "id", "metadata"};
-  static constexpr Keys kText = {"text", "id", "metadata"};
-  static constexpr Keys kAlpaca = {"instruction", "input", "output", "system", "text", "id", "metadata"};
-  static constexpr Keys kShareGpt = {"conversations", "system", "tools", "id", "metadata"};
+// "id" and "metadata" are the data set's own; nothing reads them.
+std::vector<std::string_view> KnownKeys(DatasetFormat format) {
   switch (format) {
     case DatasetFormat::kMessages:
-      return kMessages;
+      return {"messages", "tools", "chat_template_kwargs", "id", "metadata"};
     case DatasetFormat::kPromptCompletion:
-      return kPair;
+      return {"prompt", "completion", "tools", "chat_template_kwargs", "id", "metadata"};
     case DatasetFormat::kText:
-      return kText;
+      return {"text", "id", "metadata"};
     case DatasetFormat::kAlpaca:
-      return kAlpaca;
+      return {"instruction", "input", "output", "system", "text", "id", "metadata"};
     case DatasetFormat::kShareGpt:
-      return kShareGpt;
+      return {"conversations", "system", "tools", "id", "metadata"};
     case DatasetFormat::kUnknown:
     case DatasetFormat::kPreference:
       break;
@@ -118,14 +116,16 @@ Keys KnownKeys(DatasetFormat format) {
 }
 
 RowProblem CheckKeys(const Json& row, DatasetFormat format) {
-  const Keys known = KnownKeys(format);
+  const std::vector<std::string_view> known = KnownKeys(format);
   for (const auto& [key, value] : row.items()) {
     if (std::find(known.begin(), known.end(), key) != known.end()) continue;
     std::string list;
-    for (std::string_view name : known) absl::StrAppend(&list, list.empty() ? "" : ", ", std::string(name));
-    return Problem(RowError::kUnknownKeys,
-                   absl::StrCat("unknown key ", Quoted(key), " in a row of the format ",
-                                std::string(DatasetFormatName(format)), "; remove it (known: ", list, ")"));
+    for (std::string_view name : known)
+      absl::StrAppend(&list, list.empty() ? "" : ", ", std::string(name));
+    return Problem(
+        RowError::kUnknownKeys,
+        absl::StrCat("unknown key ", Quoted(key), " in a row of the format ",
+                     std::string(DatasetFormatName(format)), "; remove it (known: ", list, ")"));
   }
   return {};
 }
@@ -136,7 +136,8 @@ RowProblem ReadString(const Json& row, const char* key, std::string* out) {
   const auto it = row.find(key);
   if (it == row.end() || it->is_null()) return {};
   if (!it->is_string()) {
-    return BadField(absl::StrCat("\"", key, "\" is not a string but ", it->type_name(), "; write a string"));
+    return BadField(
+        absl::StrCat("\"", key, "\" is not a string but ", it->type_name(), "; write a string"));
   }
   *out = it->get<std::string>();
   return {};
@@ -152,7 +153,8 @@ RowProblem ReadTools(const Json& row, Json* tools) {
     if (text.empty()) return {};
     list = TooDeep(text) ? Json() : Json::parse(text, nullptr, /*allow_exceptions=*/false);
   }
-  const bool ok = list.is_array() && std::all_of(list.begin(), list.end(), [](const Json& tool) { return tool.is_object(); });
+  const bool ok = list.is_array() && std::all_of(list.begin(), list.end(),
+                                                 [](const Json& tool) { return tool.is_object(); });
   if (!ok) return BadField("\"tools\" is not a list of objects; write JSON schemas of functions");
   if (!list.empty()) *tools = std::move(list);
   return {};
@@ -168,13 +170,16 @@ RowProblem CheckContent(const Json& message, const std::string& where, bool requ
   }
   if (it->is_string()) return {};
   if (!it->is_array()) {
-    return BadField(absl::StrCat(where, " has a \"content\" that is neither a string nor a list of parts"));
+    return BadField(
+        absl::StrCat(where, " has a \"content\" that is neither a string nor a list of parts"));
   }
   for (const Json& part : *it) {
     const bool text = part.is_object() && part.value("type", Json("text")) == "text" &&
                       part.contains("text") && part["text"].is_string();
     if (!text) {
-      return BadField(absl::StrCat(where, " has a part of its content that is not text; only {\"type\": \"text\", \"text\": …} can be trained on"));
+      return BadField(absl::StrCat(where,
+                                   " has a part of its content that is not text; only {\"type\": "
+                                   "\"text\", \"text\": …} can be trained on"));
     }
   }
   return {};
@@ -188,7 +193,8 @@ RowProblem ReadWeight(Json* message, const std::string& where, uint8_t* weight) 
   if (!it->is_null()) {
     if (!valid) return BadField(absl::StrCat(where, " has a \"weight\" that is neither 0 nor 1"));
     if (message->value("role", "") != "assistant") {
-      return BadField(absl::StrCat(where, " has a \"weight\", which only assistant messages have; remove it"));
+      return BadField(
+          absl::StrCat(where, " has a \"weight\", which only assistant messages have; remove it"));
     }
     *weight = *it == 0 ? 0 : 1;
   }
@@ -197,16 +203,20 @@ RowProblem ReadWeight(Json* message, const std::string& where, uint8_t* weight) 
 }
 
 RowProblem AppendMessages(const Json& list, const char* key, RowExample* example) {
-  static constexpr std::string_view kRoles[] = {"system", "developer", "user", "assistant", "tool", "function"};
+  static constexpr std::string_view kRoles[] = {"system",    "developer", "user",
+                                                "assistant", "tool",      "function"};
   if (!list.is_array()) return BadField(absl::StrCat("\"", key, "\" is not a list of messages"));
-  if (list.empty()) return Problem(RowError::kEmpty, absl::StrCat("\"", key, "\" is empty; drop the row"));
+  if (list.empty())
+    return Problem(RowError::kEmpty, absl::StrCat("\"", key, "\" is empty; drop the row"));
   for (size_t i = 0; i < list.size(); ++i) {
     const std::string where = absl::StrCat(key, "[", i, "]");
-    if (!list[i].is_object()) return BadField(absl::StrCat(where, " is not an object with role and content"));
+    if (!list[i].is_object())
+      return BadField(absl::StrCat(where, " is not an object with role and content"));
     Json message = list[i];
     const auto role = message.find("role");
     if (role == message.end() || !role->is_string()) {
-      return BadField(absl::StrCat(where, " has no \"role\"; write user, assistant, system or tool"));
+      return BadField(
+          absl::StrCat(where, " has no \"role\"; write user, assistant, system or tool"));
     }
     const std::string name = role->get<std::string>();
     if (std::find(std::begin(kRoles), std::end(kRoles), name) == std::end(kRoles)) {
@@ -215,7 +225,8 @@ RowProblem AppendMessages(const Json& list, const char* key, RowExample* example
                                   "; use user, assistant, system, developer or tool"));
     }
     const bool calls = message.contains("tool_calls") || message.contains("function_call");
-    if (RowProblem p = CheckContent(message, where, !(name == "assistant" && calls)); !p.ok()) return p;
+    if (RowProblem p = CheckContent(message, where, !(name == "assistant" && calls)); !p.ok())
+      return p;
     uint8_t weight = 1;
     if (RowProblem p = ReadWeight(&message, where, &weight); !p.ok()) return p;
     example->messages.push_back(std::move(message));
@@ -246,7 +257,8 @@ RowProblem ParsePair(const Json& row, RowExample* example) {
     example->prompt = prompt.get<std::string>();
     example->completion = completion.get<std::string>();
     if (example->completion.empty()) {
-      return Problem(RowError::kEmpty, "\"completion\" is empty, so there is nothing to train on; drop the row");
+      return Problem(RowError::kEmpty,
+                     "\"completion\" is empty, so there is nothing to train on; drop the row");
     }
     return {};
   }
@@ -263,7 +275,8 @@ RowProblem ParsePair(const Json& row, RowExample* example) {
 
 RowProblem ParseText(const Json& row, RowExample* example) {
   if (RowProblem p = ReadString(row, "text", &example->completion); !p.ok()) return p;
-  if (example->completion.empty()) return Problem(RowError::kEmpty, "\"text\" is empty; drop the row");
+  if (example->completion.empty())
+    return Problem(RowError::kEmpty, "\"text\" is empty; drop the row");
   return {};
 }
 
@@ -271,7 +284,8 @@ RowProblem ParseText(const Json& row, RowExample* example) {
 std::string AlpacaPrompt(const std::string& instruction, const std::string& input) {
   if (input.empty()) {
     return absl::StrCat(
-        "Below is an instruction that describes a task. Write a response that appropriately completes "
+        "Below is an instruction that describes a task. Write a response that appropriately "
+        "completes "
         "the request.\n\n### Instruction:\n",
         instruction, "\n\n### Response:\n");
   }
@@ -288,13 +302,17 @@ void AddTurn(const char* role, std::string content, RowExample* example) {
 
 RowProblem ParseAlpaca(const Json& row, bool chat_template, RowExample* example) {
   std::string instruction, input, output, system;
-  for (const auto& [key, out] : {std::pair{"instruction", &instruction}, {"input", &input},
-                                 {"output", &output}, {"system", &system}}) {
+  for (const auto& [key, out] : {std::pair{"instruction", &instruction},
+                                 {"input", &input},
+                                 {"output", &output},
+                                 {"system", &system}}) {
     if (RowProblem p = ReadString(row, key, out); !p.ok()) return p;
   }
-  if (instruction.empty()) return Problem(RowError::kEmpty, "\"instruction\" is empty; drop the row");
+  if (instruction.empty())
+    return Problem(RowError::kEmpty, "\"instruction\" is empty; drop the row");
   if (output.empty()) {
-    return Problem(RowError::kEmpty, "\"output\" is empty, so there is nothing to train on; drop the row");
+    return Problem(RowError::kEmpty,
+                   "\"output\" is empty, so there is nothing to train on; drop the row");
   }
   if (!chat_template) {
     example->prompt = AlpacaPrompt(instruction, input);
@@ -311,10 +329,10 @@ RowProblem ParseAlpaca(const Json& row, bool chat_template, RowExample* example)
 
 RowProblem ParseShareGpt(const Json& row, RowExample* example) {
   static constexpr std::pair<std::string_view, const char*> kRoles[] = {
-      {"human", "user"},     {"user", "user"},           {"gpt", "assistant"},  {"assistant", "assistant"},
-      {"chatgpt", "assistant"}, {"model", "assistant"},  {"bard", "assistant"}, {"bing", "assistant"},
-      {"system", "system"},  {"tool", "tool"},           {"observation", "tool"},
-      {"function_response", "tool"}};
+      {"human", "user"},          {"user", "user"},         {"gpt", "assistant"},
+      {"assistant", "assistant"}, {"chatgpt", "assistant"}, {"model", "assistant"},
+      {"bard", "assistant"},      {"bing", "assistant"},    {"system", "system"},
+      {"tool", "tool"},           {"observation", "tool"},  {"function_response", "tool"}};
   example->chat = true;
   if (RowProblem p = ReadTools(row, &example->tools); !p.ok()) return p;
   std::string system;
@@ -326,15 +344,17 @@ RowProblem ParseShareGpt(const Json& row, RowExample* example) {
   for (size_t i = 0; i < turns.size(); ++i) {
     const std::string where = absl::StrCat("conversations[", i, "]");
     const Json& turn = turns[i];
-    if (!turn.is_object() || !turn.contains("from") || !turn["from"].is_string() || !turn.contains("value") ||
-        !turn["value"].is_string()) {
+    if (!turn.is_object() || !turn.contains("from") || !turn["from"].is_string() ||
+        !turn.contains("value") || !turn["value"].is_string()) {
       return BadField(absl::StrCat(where, " needs \"from\" and \"value\", both strings"));
     }
     const std::string from = turn["from"].get<std::string>();
-    const auto* role = std::find_if(std::begin(kRoles), std::end(kRoles), [&](const auto& r) { return r.first == from; });
+    const auto* role = std::find_if(std::begin(kRoles), std::end(kRoles),
+                                    [&](const auto& r) { return r.first == from; });
     if (role == std::end(kRoles)) {
-      return Problem(RowError::kUnknownRole, absl::StrCat("unknown role ", Quoted(from), " in ", where,
-                                                          "; use human, gpt, system or tool"));
+      return Problem(RowError::kUnknownRole,
+                     absl::StrCat("unknown role ", Quoted(from), " in ", where,
+                                  "; use human, gpt, system or tool"));
     }
     Json message = {{"role", role->second}, {"content", turn["value"]}};
     if (turn.contains("weight")) message["weight"] = turn["weight"];
@@ -367,20 +387,24 @@ RowProblem ParseRow(std::string_view line, DatasetFormat expected, bool chat_tem
   if (RowProblem p = ParseJson(line, &row); !p.ok()) return p;
   example->format = RecognizeFormat(row);
   if (example->format == DatasetFormat::kUnknown) {
-    return Problem(RowError::kUnknownKeys,
-                   absl::StrCat("the keys (", KeysOf(row), ") are of no known format; use messages, or prompt and "
-                                "completion, or text, or instruction and output, or conversations"));
+    return Problem(
+        RowError::kUnknownKeys,
+        absl::StrCat("the keys (", KeysOf(row),
+                     ") are of no known format; use messages, or prompt and "
+                     "completion, or text, or instruction and output, or conversations"));
   }
   if (expected != DatasetFormat::kUnknown && example->format != expected) {
-    return Problem(RowError::kFormatMix,
-                   absl::StrCat("a row of the format ", std::string(DatasetFormatName(example->format)),
-                                " in a file of the format ", std::string(DatasetFormatName(expected)),
-                                "; keep one format a file"));
+    return Problem(
+        RowError::kFormatMix,
+        absl::StrCat("a row of the format ", std::string(DatasetFormatName(example->format)),
+                     " in a file of the format ", std::string(DatasetFormatName(expected)),
+                     "; keep one format a file"));
   }
   if (example->format == DatasetFormat::kPreference) {
-    return Problem(RowError::kPreference,
-                   "a preference row (chosen and rejected), which this kind of job does not support yet; "
-                   "train on messages or prompt and completion");
+    return Problem(
+        RowError::kPreference,
+        "a preference row (chosen and rejected), which this kind of job does not support yet; "
+        "train on messages or prompt and completion");
   }
   if (RowProblem p = CheckKeys(row, example->format); !p.ok()) return p;
   switch (example->format) {

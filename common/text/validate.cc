@@ -25,17 +25,21 @@ PreviewRow Preview(const TokenizedRow& row, const Tokenizer& tokenizer) {
   PreviewRow preview;
   preview.line = row.line;
   for (size_t i = 0; i < row.ids.size(); ++i) {
-    preview.tokens.push_back(PreviewToken{
-        row.ids[i], tokenizer.Decode({&row.ids[i], 1}, /*skip_special_tokens=*/false), row.trained[i] != 0});
+    preview.tokens.push_back(
+        PreviewToken{row.ids[i], tokenizer.Decode({&row.ids[i], 1}, /*skip_special_tokens=*/false),
+                     row.trained[i] != 0});
   }
   return preview;
 }
 
 class Validator {
  public:
-  Validator(const std::string& name, std::shared_ptr<const BaseText> base, const DatasetOptions& options,
-            int preview_rows)
-      : name_(name), base_(base), options_(options), rows_(std::move(base), options),
+  Validator(const std::string& name, std::shared_ptr<const BaseText> base,
+            const DatasetOptions& options, int preview_rows)
+      : name_(name),
+        base_(base),
+        options_(options),
+        rows_(std::move(base), options),
         preview_rows_(static_cast<size_t>(std::max(preview_rows, 0))) {}
 
   void Line(const DatasetLine& line);
@@ -57,7 +61,8 @@ class Validator {
 
 void Validator::Refuse(std::string_view kind, std::string message) {
   ++report_.error_counts[std::string(kind)];
-  if (report_.errors.size() < static_cast<size_t>(options_.max_errors)) report_.errors.push_back(std::move(message));
+  if (report_.errors.size() < static_cast<size_t>(options_.max_errors))
+    report_.errors.push_back(std::move(message));
 }
 
 void Validator::Warn(std::string message) {
@@ -78,7 +83,8 @@ void Validator::CountDuplicate(const DatasetLine& line) {
 
 void Validator::Line(const DatasetLine& line) {
   TokenizedRow row;
-  const RowProblem problem = line.too_long ? LineTooLong() : rows_.Tokenize(line.text, line.number, &row);
+  const RowProblem problem =
+      line.too_long ? LineTooLong() : rows_.Tokenize(line.text, line.number, &row);
   if (!problem.ok()) {
     ++report_.bad_rows;
     Refuse(RowErrorName(problem.error), absl::StrCat(name_, ":", line.number, ": ", problem.what));
@@ -98,7 +104,8 @@ void Validator::Line(const DatasetLine& line) {
     Warn(absl::StrCat(name_, ":", line.number, ": cut to max_seq_length ", options_.max_seq_length,
                       " tokens; its end is not trained on"));
   }
-  if (report_.preview.size() < preview_rows_) report_.preview.push_back(Preview(row, base_->tokenizer()));
+  if (report_.preview.size() < preview_rows_)
+    report_.preview.push_back(Preview(row, base_->tokenizer()));
 }
 
 DatasetReport Validator::Finish(const absl::Status& read) {
@@ -106,10 +113,13 @@ DatasetReport Validator::Finish(const absl::Status& read) {
   if (!read.ok()) {
     Refuse("unreadable", absl::StrCat(name_, ": ", read.message()));
   } else if (report_.rows == 0 && report_.bad_rows == 0) {
-    Refuse("empty_file", absl::StrCat(name_, ": the file has no rows; write one JSON object a line"));
+    Refuse("empty_file",
+           absl::StrCat(name_, ": the file has no rows; write one JSON object a line"));
   }
-  if (report_.duplicate_rows > 1) Warn(absl::StrCat(report_.duplicate_rows, " rows repeat earlier ones"));
-  if (report_.truncated_rows > 1) Warn(absl::StrCat(report_.truncated_rows, " rows are cut to max_seq_length"));
+  if (report_.duplicate_rows > 1)
+    Warn(absl::StrCat(report_.duplicate_rows, " rows repeat earlier ones"));
+  if (report_.truncated_rows > 1)
+    Warn(absl::StrCat(report_.truncated_rows, " rows are cut to max_seq_length"));
   return std::move(report_);
 }
 

@@ -30,7 +30,7 @@ struct PreviewRow {
 
 struct DatasetReport {
   DatasetFormat format = DatasetFormat::kUnknown;
-  uint64_t rows = 0;       // good rows
+  uint64_t rows = 0;  // good rows
   uint64_t bad_rows = 0;
   uint64_t total_tokens = 0;
   uint64_t target_tokens = 0;

@@ -36,7 +36,8 @@ int64_t Bound::Int(size_t i, int64_t otherwise) const {
   if (!given_[i]) return otherwise;
   if (!values_[i].is_integral()) {
     RequireDefined(values_[i]);
-    Fail(Cat(function_, "(): '", TypeName(values_[i]), "' object cannot be interpreted as an integer"));
+    Fail(Cat(function_, "(): '", TypeName(values_[i]),
+             "' object cannot be interpreted as an integer"));
   }
   return values_[i].int_value();
 }

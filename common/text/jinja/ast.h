@@ -13,7 +13,11 @@
 namespace tundra::jinja {
 
 enum class ExprKind : uint8_t {
-  kConst, kName, kList, kTuple, kDict,
+  kConst,
+  kName,
+  kList,
+  kTuple,
+  kDict,
   kAttribute,  // args[0].text
   kItem,       // args[0][args[1]]
   kSlice,      // args: begin, end, step; each may be null
@@ -21,10 +25,20 @@ enum class ExprKind : uint8_t {
   kFilter,     // text is the filter, args[0] its input (null in a filter block)
   kTest,       // text is the test, args[0] its input
   kCondition,  // args[0] if args[1] else args[2] (may be null)
-  kAnd, kOr, kNot, kNegative, kPositive,
-  kAdd, kSub, kMul, kDiv, kFloorDiv, kMod, kPow,
+  kAnd,
+  kOr,
+  kNot,
+  kNegative,
+  kPositive,
+  kAdd,
+  kSub,
+  kMul,
+  kDiv,
+  kFloorDiv,
+  kMod,
+  kPow,
   kConcat,
-  kCompare,    // args[0] ops[0] args[1] ops[1] …
+  kCompare,       // args[0] ops[0] args[1] ops[1] …
   kNamespaceRef,  // name.text, as the target of a set
 };
 
@@ -36,8 +50,8 @@ using ExprPtr = std::unique_ptr<Expr>;
 struct Expr {
   ExprKind kind = ExprKind::kConst;
   int line = 0;
-  int depth = 1;   // of the tree below, so that it is bounded
-  int name = -1;   // kName, kNamespaceRef
+  int depth = 1;  // of the tree below, so that it is bounded
+  int name = -1;  // kName, kNamespaceRef
   std::string text;
   Value constant;
   std::vector<ExprPtr> args;  // a call's positional arguments follow args[0]
@@ -48,11 +62,20 @@ struct Expr {
 };
 
 enum class StmtKind : uint8_t {
-  kText,        // text
-  kOutput,      // exprs
-  kFor, kIf, kSet, kSetBlock, kWith, kMacro, kCallBlock, kFilterBlock,
-  kGeneration, kBreak, kContinue,
-  kScope,       // a body with variables of its own (block, autoescape false)
+  kText,    // text
+  kOutput,  // exprs
+  kFor,
+  kIf,
+  kSet,
+  kSetBlock,
+  kWith,
+  kMacro,
+  kCallBlock,
+  kFilterBlock,
+  kGeneration,
+  kBreak,
+  kContinue,
+  kScope,  // a body with variables of its own (block, autoescape false)
 };
 
 struct Stmt;
@@ -75,21 +98,21 @@ struct ScopedBody {
 struct Stmt {
   StmtKind kind = StmtKind::kText;
   int line = 0;
-  std::string text;             // kText; a macro's name
-  int name = -1;                // a macro's name
-  std::vector<ExprPtr> exprs;   // kOutput; kWith: values
-  ExprPtr target;               // kFor, kSet, kSetBlock
+  std::string text;              // kText; a macro's name
+  int name = -1;                 // a macro's name
+  std::vector<ExprPtr> exprs;    // kOutput; kWith: values
+  ExprPtr target;                // kFor, kSet, kSetBlock
   std::vector<ExprPtr> targets;  // kWith
-  ExprPtr expr;                 // kFor: iterable; kSet: value; kCallBlock: the call;
-                                // kFilterBlock, kSetBlock: the filters (may be null)
-  ExprPtr test;                 // kFor: the loop's if
+  ExprPtr expr;                  // kFor: iterable; kSet: value; kCallBlock: the call;
+                                 // kFilterBlock, kSetBlock: the filters (may be null)
+  ExprPtr test;                  // kFor: the loop's if
   bool recursive = false;
   std::vector<Parameter> parameters;  // kMacro, kCallBlock
   bool uses_caller = false, uses_varargs = false, uses_kwargs = false;
-  ScopedBody scoped;            // the body of all but kIf
-  ScopedBody otherwise;         // kFor: else
+  ScopedBody scoped;                               // the body of all but kIf
+  ScopedBody otherwise;                            // kFor: else
   std::vector<std::pair<ExprPtr, Body>> branches;  // kIf: if and elifs
-  Body else_body;               // kIf
+  Body else_body;                                  // kIf
 };
 
 }  // namespace tundra::jinja

@@ -48,7 +48,7 @@ class Bound {
   bool has(size_t i) const { return given_[i]; }
   const Value& operator[](size_t i) const { return values_[i]; }
   Value get(size_t i, Value otherwise) const { return given_[i] ? values_[i] : otherwise; }
-  int64_t Int(size_t i, int64_t otherwise) const;      // fails unless it is an integer
+  int64_t Int(size_t i, int64_t otherwise) const;  // fails unless it is an integer
   bool Truth(size_t i, bool otherwise) const;
   std::string Str(size_t i, std::string otherwise) const;  // fails unless it is a string
   bool NoneOrAbsent(size_t i) const { return !given_[i] || values_[i].is_none(); }

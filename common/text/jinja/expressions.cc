@@ -19,13 +19,27 @@ Value NoAttribute(const Value& value, std::string_view name) {
 }
 
 Value Unsafe(const Value& value, std::string_view name) {
-  return Value::Undefined(
-      Cat("access to attribute ", ReprString(name), " of '", TypeName(value), "' object is unsafe."));
+  return Value::Undefined(Cat("access to attribute ", ReprString(name), " of '", TypeName(value),
+                              "' object is unsafe."));
+}
+
+bool IsDunder(std::string_view name) {
+  return name.size() > 4 && name.starts_with("__") && name.ends_with("__");
+}
+
+// Whether Jinja works the expression out when it compiles. Then a slice of what
+// has none is undefined; at run time it is an error.
+bool IsConstant(const Expr& expr) {
+  if (expr.kind == ExprKind::kName || expr.kind == ExprKind::kCall) return false;
+  for (const ExprPtr& arg : expr.args) {
+    if (arg != nullptr && !IsConstant(*arg)) return false;
+  }
+  return expr.keywords.empty() && expr.star == nullptr && expr.star_star == nullptr;
 }
 
 // What Python's getattr finds on the object itself; false when it finds nothing.
 bool ObjectAttribute(const Value& value, const std::string& name, Value* out) {
-  if (name.size() > 4 && name.starts_with("__") && name.ends_with("__")) {
+  if (IsDunder(name)) {
     *out = Unsafe(value, name);
     return true;
   }
@@ -50,11 +64,13 @@ bool ObjectAttribute(const Value& value, const std::string& name, Value* out) {
 
 Value Interpreter::MacroAttribute(const MacroObject& macro, const std::string& name) {
   const Stmt& stmt = *macro.stmt;
-  if (name == "name") return stmt.kind == StmtKind::kMacro ? Value::String(macro.name) : Value::None();
+  if (name == "name")
+    return stmt.kind == StmtKind::kMacro ? Value::String(macro.name) : Value::None();
   if (name == "catch_kwargs") return Value::Bool(stmt.uses_kwargs);
   if (name == "catch_varargs") return Value::Bool(stmt.uses_varargs);
   if (name == "caller") return Value::Bool(stmt.uses_caller);
-  if (name != "arguments") return Value::Undefined(Cat("'Macro object' has no attribute '", name, "'"));
+  if (name != "arguments")
+    return Value::Undefined(Cat("'Macro object' has no attribute '", name, "'"));
   std::vector<Value> names;
   for (const Parameter& parameter : stmt.parameters) {
     names.push_back(Value::String(template_.names()[static_cast<size_t>(parameter.name)]));
@@ -63,6 +79,7 @@ Value Interpreter::MacroAttribute(const MacroObject& macro, const std::string& n
 }
 
 Value Interpreter::Attribute(const Value& value, const std::string& name) {
+  if (IsDunder(name)) return Unsafe(value, name);  // Python's Undefined has them too
   RequireDefined(value);
   if (value.is(Kind::kLoop)) return LoopAttribute(value, name);
   if (value.is(Kind::kNamespace)) {
@@ -81,7 +98,8 @@ Value Interpreter::Attribute(const Value& value, const std::string& name) {
   Value attribute;
   if (ObjectAttribute(value, name, &attribute)) return attribute;
   if (value.is(Kind::kDict)) {
-    if (const Value* found = value.dict().Find(std::string_view(name)); found != nullptr) return *found;
+    if (const Value* found = value.dict().Find(std::string_view(name)); found != nullptr)
+      return *found;
   }
   return NoAttribute(value, name);
 }
@@ -168,7 +186,8 @@ Value Interpreter::EvalSequence(const Expr& expr) {
   std::vector<Value> items;
   items.reserve(expr.args.size());
   for (const ExprPtr& arg : expr.args) items.push_back(Eval(*arg));
-  return expr.kind == ExprKind::kList ? Value::List(std::move(items)) : Value::Tuple(std::move(items));
+  return expr.kind == ExprKind::kList ? Value::List(std::move(items))
+                                      : Value::Tuple(std::move(items));
 }
 
 Value Interpreter::EvalDict(const Expr& expr) {
@@ -193,11 +212,15 @@ Value Interpreter::EvalItem(const Expr& expr) {
   const Value step = EvalOptional(key.args[2]);
   line_ = expr.line;
   RequireDefined(value);
+  if (!value.is_sequence() && !value.is_string() && IsConstant(expr)) {
+    return Value::Undefined(Cat(ObjectName(value), " has no slices"));
+  }
   return Slice(value, begin, end, step);
 }
 
 void Interpreter::EvalArguments(const Expr& expr, Arguments* arguments) {
-  for (size_t i = 1; i < expr.args.size(); ++i) arguments->positional.push_back(Eval(*expr.args[i]));
+  for (size_t i = 1; i < expr.args.size(); ++i)
+    arguments->positional.push_back(Eval(*expr.args[i]));
   if (expr.star != nullptr) {
     for (Value& item : Iterate(Eval(*expr.star))) arguments->positional.push_back(std::move(item));
   }
@@ -224,7 +247,7 @@ Value Interpreter::EvalCall(const Expr& expr) {
 
 Value Interpreter::EvalFilter(const Expr& expr, const Value* input) {
   // In a filter or set block the innermost filter's input is the block's text.
-  const Value value = expr.args[0] == nullptr                        ? *input
+  const Value value = expr.args[0] == nullptr                   ? *input
                       : expr.args[0]->kind == ExprKind::kFilter ? EvalFilter(*expr.args[0], input)
                                                                 : Eval(*expr.args[0]);
   Arguments arguments;

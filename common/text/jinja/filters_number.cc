@@ -20,7 +20,8 @@ bool ParseInt(std::string_view text, int64_t base, int64_t* out) {
     text.remove_prefix(1);
   }
   const auto prefixed = [&](char lower, int64_t radix) {
-    return text.size() > 2 && text[0] == '0' && (text[1] | 0x20) == lower && (base == 0 || base == radix);
+    return text.size() > 2 && text[0] == '0' && (text[1] | 0x20) == lower &&
+           (base == 0 || base == radix);
   };
   for (const auto& [letter, radix] : {std::pair{'x', 16}, {'o', 8}, {'b', 2}}) {
     if (prefixed(letter, radix)) {
@@ -40,7 +41,8 @@ bool ParseInt(std::string_view text, int64_t base, int64_t* out) {
     }
   }
   uint64_t magnitude = 0;
-  const auto [end, error] = std::from_chars(digits.data(), digits.data() + digits.size(), magnitude, static_cast<int>(base));
+  const auto [end, error] = std::from_chars(digits.data(), digits.data() + digits.size(), magnitude,
+                                            static_cast<int>(base));
   if (digits.empty() || end != digits.data() + digits.size()) return false;
   if (error != std::errc() || magnitude > static_cast<uint64_t>(INT64_MAX)) {
     Fail("integer too large: it does not fit 64 bits");
@@ -54,7 +56,9 @@ bool ParseFloat(std::string_view text, double* out) {
   const std::string stripped(Strip(text));
   std::string digits;
   for (size_t i = 0; i < stripped.size(); ++i) {
-    const auto digit = [&](size_t at) { return at < stripped.size() && stripped[at] >= '0' && stripped[at] <= '9'; };
+    const auto digit = [&](size_t at) {
+      return at < stripped.size() && stripped[at] >= '0' && stripped[at] <= '9';
+    };
     if (stripped[i] == '_') {
       if (i == 0 || !digit(i - 1) || !digit(i + 1)) return false;
     } else {
@@ -114,7 +118,8 @@ Value Abs(Interpreter&, const Value& input, Arguments& arguments) {
 double RoundTo(double x, int64_t digits) {
   if (std::isnan(x) || std::isinf(x) || digits > 320) return x;
   if (digits < -310) return 0.0 * x;
-  if (digits >= 0) return std::strtod(PercentFormat(Cat("%.", digits, "f"), Value::Float(x)).c_str(), nullptr);
+  if (digits >= 0)
+    return std::strtod(PercentFormat(Cat("%.", digits, "f"), Value::Float(x)).c_str(), nullptr);
   const double scale = std::pow(10.0, static_cast<double>(-digits));
   return std::nearbyint(x / scale) * scale;
 }
@@ -146,7 +151,8 @@ Value FileSize(Interpreter&, const Value& input, Arguments& arguments) {
   const Bound bound("filesizeformat", arguments, {"binary"});
   Arguments none;
   double bytes = input.is_number() ? input.float_value() : 0;
-  if (input.is_string() && !ParseFloat(input.text(), &bytes)) Fail("could not convert string to float");
+  if (input.is_string() && !ParseFloat(input.text(), &bytes))
+    Fail("could not convert string to float");
   const bool binary = bound.Truth(0, false);
   const double base = binary ? 1024 : 1000;
   if (bytes == 1) return Value::String("1 Byte");
@@ -179,7 +185,10 @@ const FilterTable& Filters() {
 }  // namespace
 
 void AddNumberFilters(FilterTable* table) {
-  table->insert({{"int", Int}, {"float", FloatFilter}, {"abs", Abs}, {"round", Round},
+  table->insert({{"int", Int},
+                 {"float", FloatFilter},
+                 {"abs", Abs},
+                 {"round", Round},
                  {"filesizeformat", FileSize}});
 }
 

@@ -67,7 +67,8 @@ Value Map(Interpreter& interpreter, const Value& input, Arguments& arguments) {
   return Value::Iterator(std::move(out));
 }
 
-Value Filtered(Interpreter& interpreter, const Value& input, Arguments& arguments, bool by_attribute, bool wanted) {
+Value Filtered(Interpreter& interpreter, const Value& input, Arguments& arguments,
+               bool by_attribute, bool wanted) {
   if (!Truthy(input)) return Value::Iterator({});
   AttributePath path((Value()));
   if (by_attribute) {
@@ -91,10 +92,18 @@ Value Filtered(Interpreter& interpreter, const Value& input, Arguments& argument
   return Value::Iterator(std::move(out));
 }
 
-Value Select(Interpreter& i, const Value& input, Arguments& a) { return Filtered(i, input, a, false, true); }
-Value Reject(Interpreter& i, const Value& input, Arguments& a) { return Filtered(i, input, a, false, false); }
-Value SelectAttr(Interpreter& i, const Value& input, Arguments& a) { return Filtered(i, input, a, true, true); }
-Value RejectAttr(Interpreter& i, const Value& input, Arguments& a) { return Filtered(i, input, a, true, false); }
+Value Select(Interpreter& i, const Value& input, Arguments& a) {
+  return Filtered(i, input, a, false, true);
+}
+Value Reject(Interpreter& i, const Value& input, Arguments& a) {
+  return Filtered(i, input, a, false, false);
+}
+Value SelectAttr(Interpreter& i, const Value& input, Arguments& a) {
+  return Filtered(i, input, a, true, true);
+}
+Value RejectAttr(Interpreter& i, const Value& input, Arguments& a) {
+  return Filtered(i, input, a, true, false);
+}
 
 Value Sort(Interpreter& interpreter, const Value& input, Arguments& arguments) {
   const Bound bound("sort", arguments, {"reverse", "case_sensitive", "attribute"});
@@ -103,7 +112,8 @@ Value Sort(Interpreter& interpreter, const Value& input, Arguments& arguments) {
   const Value attribute = bound.get(2, Value());
   if (attribute.is_string()) {
     std::string_view rest = attribute.text();
-    for (size_t comma = 0; comma != std::string_view::npos; rest.remove_prefix(std::min(comma, rest.size() - 1) + 1)) {
+    for (size_t comma = 0; comma != std::string_view::npos;
+         rest.remove_prefix(std::min(comma, rest.size() - 1) + 1)) {
       comma = rest.find(',');
       paths.emplace_back(Value::String(std::string(rest.substr(0, comma))));
       if (comma == std::string_view::npos) break;
@@ -117,7 +127,8 @@ Value Sort(Interpreter& interpreter, const Value& input, Arguments& arguments) {
   std::vector<Entry> entries;
   for (const Value& item : Iterate(input)) {
     std::vector<Value> keys;
-    for (const AttributePath& path : paths) keys.push_back(FoldCase(path.Get(interpreter, item), case_sensitive));
+    for (const AttributePath& path : paths)
+      keys.push_back(FoldCase(path.Get(interpreter, item), case_sensitive));
     entries.push_back({Value::List(std::move(keys)), item});
   }
   const bool reverse = bound.Truth(0, false);
@@ -143,12 +154,15 @@ Value Unique(Interpreter& interpreter, const Value& input, Arguments& arguments)
   return Value::Iterator(std::move(out));
 }
 
-Value Extreme(Interpreter& interpreter, const Value& input, Arguments& arguments, std::string_view name, int wanted) {
+Value Extreme(Interpreter& interpreter, const Value& input, Arguments& arguments,
+              std::string_view name, int wanted) {
   const Bound bound(name, arguments, {"case_sensitive", "attribute"});
   const AttributePath path(bound.get(1, Value()));
   const std::vector<Value> items = Iterate(input);
   if (items.empty()) return Value::Undefined("No aggregated item, sequence was empty.");
-  const auto key = [&](const Value& item) { return FoldCase(path.Get(interpreter, item), bound.Truth(0, false)); };
+  const auto key = [&](const Value& item) {
+    return FoldCase(path.Get(interpreter, item), bound.Truth(0, false));
+  };
   Value best = items[0];
   Value best_key = key(best);
   for (size_t i = 1; i < items.size(); ++i) {
@@ -160,8 +174,12 @@ Value Extreme(Interpreter& interpreter, const Value& input, Arguments& arguments
   return best;
 }
 
-Value Min(Interpreter& i, const Value& input, Arguments& a) { return Extreme(i, input, a, "min", -1); }
-Value Max(Interpreter& i, const Value& input, Arguments& a) { return Extreme(i, input, a, "max", 1); }
+Value Min(Interpreter& i, const Value& input, Arguments& a) {
+  return Extreme(i, input, a, "min", -1);
+}
+Value Max(Interpreter& i, const Value& input, Arguments& a) {
+  return Extreme(i, input, a, "max", 1);
+}
 
 Value Sum(Interpreter& interpreter, const Value& input, Arguments& arguments) {
   const Bound bound("sum", arguments, {"attribute", "start"});
@@ -191,8 +209,10 @@ Value GroupBy(Interpreter& interpreter, const Value& input, Arguments& arguments
   for (size_t i = 0; i < entries.size();) {
     std::vector<Value> members;
     const size_t first = i;
-    for (; i < entries.size() && Equal(entries[i].key, entries[first].key); ++i) members.push_back(entries[i].item);
-    const Value grouper = case_sensitive ? entries[first].key : path.Get(interpreter, members[0], fallback);
+    for (; i < entries.size() && Equal(entries[i].key, entries[first].key); ++i)
+      members.push_back(entries[i].item);
+    const Value grouper =
+        case_sensitive ? entries[first].key : path.Get(interpreter, members[0], fallback);
     groups.push_back(Value::Tuple({grouper, Value::List(std::move(members))}));
     groups.back().mutable_list().view = "group";  // has the attributes grouper and list
   }
@@ -202,10 +222,17 @@ Value GroupBy(Interpreter& interpreter, const Value& input, Arguments& arguments
 }  // namespace
 
 void AddSelectionFilters(FilterTable* table) {
-  table->insert({{"map", Map},               {"select", Select},         {"reject", Reject},
-                 {"selectattr", SelectAttr}, {"rejectattr", RejectAttr}, {"sort", Sort},
-                 {"unique", Unique},         {"min", Min},               {"max", Max},
-                 {"sum", Sum},               {"groupby", GroupBy}});
+  table->insert({{"map", Map},
+                 {"select", Select},
+                 {"reject", Reject},
+                 {"selectattr", SelectAttr},
+                 {"rejectattr", RejectAttr},
+                 {"sort", Sort},
+                 {"unique", Unique},
+                 {"min", Min},
+                 {"max", Max},
+                 {"sum", Sum},
+                 {"groupby", GroupBy}});
 }
 
 }  // namespace tundra::jinja

@@ -32,7 +32,6 @@ Value First(Interpreter&, const Value& input, Arguments& arguments) {
 Value Last(Interpreter&, const Value& input, Arguments& arguments) {
   const Bound bound("last", arguments, {});
   if (input.is(Kind::kIterator)) Fail("'generator' object is not reversible");
-  RequireDefined(input);
   const std::vector<Value> items = Iterate(input);
   return items.empty() ? Value::Undefined("No last item, sequence was empty.") : items.back();
 }
@@ -60,11 +59,13 @@ Value Join(Interpreter& interpreter, const Value& input, Arguments& arguments) {
 Value Reverse(Interpreter&, const Value& input, Arguments& arguments) {
   const Bound bound("reverse", arguments, {});
   if (input.is_string()) return Slice(input, Value(), Value(), Value::Int(-1));
-  RequireDefined(input);
-  if (!input.is_listed() && !input.is(Kind::kDict)) Fail("argument must be iterable");
+  if (!input.is_listed() && !input.is(Kind::kDict) && !input.is_undefined()) {
+    Fail("argument must be iterable");
+  }
   std::vector<Value> items = Iterate(input);
   std::reverse(items.begin(), items.end());
-  return input.is(Kind::kIterator) ? Value::List(std::move(items)) : Value::Iterator(std::move(items));
+  return input.is(Kind::kIterator) ? Value::List(std::move(items))
+                                   : Value::Iterator(std::move(items));
 }
 
 Value Items(Interpreter&, const Value& input, Arguments& arguments) {
@@ -108,7 +109,8 @@ Value Batch(Interpreter&, const Value& input, Arguments& arguments) {
   std::vector<Value> batches;
   std::vector<Value> batch;
   for (const Value& item : Iterate(input)) {
-    if (static_cast<int64_t>(batch.size()) == count) batches.push_back(Value::List(std::exchange(batch, {})));
+    if (static_cast<int64_t>(batch.size()) == count)
+      batches.push_back(Value::List(std::exchange(batch, {})));
     batch.push_back(item);
   }
   if (!batch.empty()) {
@@ -186,11 +188,21 @@ Value XmlAttr(Interpreter&, const Value& input, Arguments& arguments) {
 }  // namespace
 
 void AddSequenceFilters(FilterTable* table) {
-  table->insert({{"length", LengthFilter}, {"count", LengthFilter}, {"list", ListFilter},
-                 {"first", First},         {"last", Last},          {"join", Join},
-                 {"reverse", Reverse},     {"items", Items},        {"dictsort", DictSort},
-                 {"batch", Batch},         {"slice", SliceFilter},  {"default", Default},
-                 {"d", Default},           {"pprint", PrettyPrint}, {"attr", Attr},
+  table->insert({{"length", LengthFilter},
+                 {"count", LengthFilter},
+                 {"list", ListFilter},
+                 {"first", First},
+                 {"last", Last},
+                 {"join", Join},
+                 {"reverse", Reverse},
+                 {"items", Items},
+                 {"dictsort", DictSort},
+                 {"batch", Batch},
+                 {"slice", SliceFilter},
+                 {"default", Default},
+                 {"d", Default},
+                 {"pprint", PrettyPrint},
+                 {"attr", Attr},
                  {"xmlattr", XmlAttr}});
 }
 

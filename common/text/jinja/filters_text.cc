@@ -37,13 +37,18 @@ std::string EscapeHtml(std::string_view text) {
 namespace {
 
 // A string method of the input's text, the filter's arguments passed on.
-Value Method(Interpreter& interpreter, const Value& input, std::string_view name, Arguments& arguments) {
+Value Method(Interpreter& interpreter, const Value& input, std::string_view name,
+             Arguments& arguments) {
   const Value text = input.is_string() ? input : Value::String(ToStr(input));
   return CallStringMethod(interpreter, text, name, arguments);
 }
 
-Value Upper(Interpreter& i, const Value& input, Arguments& a) { return Method(i, input, "upper", a); }
-Value Lower(Interpreter& i, const Value& input, Arguments& a) { return Method(i, input, "lower", a); }
+Value Upper(Interpreter& i, const Value& input, Arguments& a) {
+  return Method(i, input, "upper", a);
+}
+Value Lower(Interpreter& i, const Value& input, Arguments& a) {
+  return Method(i, input, "lower", a);
+}
 Value CapitalizeFilter(Interpreter& i, const Value& input, Arguments& a) {
   return Method(i, input, "capitalize", a);
 }
@@ -144,7 +149,8 @@ Value Indent(Interpreter& interpreter, const Value& input, Arguments& arguments)
   }
   Arguments none;
   const Value padded = Add(input, Value::String("\n", input.is_markup()));
-  const std::vector<Value> lines = Iterate(CallStringMethod(interpreter, padded, "splitlines", none));
+  const std::vector<Value> lines =
+      Iterate(CallStringMethod(interpreter, padded, "splitlines", none));
   Budget::StringSize(input.text().size() + lines.size() * (indention.size() + 1));
   std::string out;
   const bool blank = bound.Truth(2, false);
@@ -170,7 +176,8 @@ Value Truncate(Interpreter&, const Value& input, Arguments& arguments) {
   if (leeway < 0) Fail(Cat("expected leeway >= 0, got ", leeway));
   if (Length(input) <= length + leeway) return input;
   if (!input.is_string()) Fail(Cat("'", TypeName(input), "' object has no text to truncate"));
-  std::string text = input.text().substr(0, ByteOffset(input.text(), static_cast<size_t>(length - end_chars)));
+  std::string text =
+      input.text().substr(0, ByteOffset(input.text(), static_cast<size_t>(length - end_chars)));
   if (!bound.Truth(1, false)) {
     if (const size_t space = text.rfind(' '); space != std::string::npos) text.resize(space);
   }
@@ -220,7 +227,8 @@ Value ToJsonFilter(Interpreter&, const Value& input, Arguments& arguments) {
 void AppendQuoted(std::string_view text, bool query, std::string* out) {
   for (char c : text) {
     const auto byte = static_cast<unsigned char>(c);
-    const bool plain = byte < 0x80 && (IsAlnum(byte) || std::string_view("_.-~").find(c) != std::string_view::npos);
+    const bool plain = byte < 0x80 && (IsAlnum(byte) ||
+                                       std::string_view("_.-~").find(c) != std::string_view::npos);
     if (plain || (c == '/' && !query)) {
       *out += c;
     } else if (query && c == ' ') {
@@ -279,13 +287,16 @@ Value StripTags(Interpreter& interpreter, const Value& input, Arguments& argumen
   }
   // White space in a row becomes one space; entities of the five are undone.
   Arguments none;
-  const std::vector<Value> words = Iterate(CallStringMethod(interpreter, Value::String(out), "split", none));
+  const std::vector<Value> words =
+      Iterate(CallStringMethod(interpreter, Value::String(out), "split", none));
   std::string joined;
   for (const Value& word : words) joined += Cat(joined.empty() ? "" : " ", word.text());
   static constexpr std::pair<std::string_view, std::string_view> kEntities[] = {
-      {"&lt;", "<"}, {"&gt;", ">"}, {"&#34;", "\""}, {"&quot;", "\""}, {"&#39;", "'"}, {"&amp;", "&"}};
+      {"&lt;", "<"},    {"&gt;", ">"},  {"&#34;", "\""},
+      {"&quot;", "\""}, {"&#39;", "'"}, {"&amp;", "&"}};
   for (const auto& [entity, plain] : kEntities) {
-    for (size_t at = joined.find(entity); at != std::string::npos; at = joined.find(entity, at + 1)) {
+    for (size_t at = joined.find(entity); at != std::string::npos;
+         at = joined.find(entity, at + 1)) {
       joined.replace(at, entity.size(), plain);
     }
   }
@@ -295,16 +306,25 @@ Value StripTags(Interpreter& interpreter, const Value& input, Arguments& argumen
 }  // namespace
 
 void AddTextFilters(FilterTable* table) {
-  table->insert({{"upper", Upper},         {"lower", Lower},
-                 {"capitalize", CapitalizeFilter}, {"trim", Trim},
+  table->insert({{"upper", Upper},
+                 {"lower", Lower},
+                 {"capitalize", CapitalizeFilter},
+                 {"trim", Trim},
                  {"center", Center},
-                 {"title", Title},         {"replace", Replace},
-                 {"e", Escape},            {"escape", Escape},
-                 {"forceescape", ForceEscape}, {"safe", Safe},
-                 {"string", StringFilter}, {"format", Format},
-                 {"indent", Indent},       {"truncate", Truncate},
-                 {"wordcount", WordCount}, {"tojson", ToJsonFilter},
-                 {"urlencode", UrlEncode}, {"striptags", StripTags}});
+                 {"title", Title},
+                 {"replace", Replace},
+                 {"e", Escape},
+                 {"escape", Escape},
+                 {"forceescape", ForceEscape},
+                 {"safe", Safe},
+                 {"string", StringFilter},
+                 {"format", Format},
+                 {"indent", Indent},
+                 {"truncate", Truncate},
+                 {"wordcount", WordCount},
+                 {"tojson", ToJsonFilter},
+                 {"urlencode", UrlEncode},
+                 {"striptags", StripTags}});
 }
 
 }  // namespace tundra::jinja

@@ -24,7 +24,10 @@ std::string AsciiRepr(const Value& value) {
       out += static_cast<char>(c);
       continue;
     }
-    std::snprintf(buffer, sizeof buffer, c < 0x100 ? "\\x%02x" : c < 0x10000 ? "\\u%04x" : "\\U%08x",
+    std::snprintf(buffer, sizeof buffer,
+                  c < 0x100     ? "\\x%02x"
+                  : c < 0x10000 ? "\\u%04x"
+                                : "\\U%08x",
                   static_cast<unsigned>(c));
     out += buffer;
   }
@@ -86,7 +89,8 @@ std::string Convert(const Conversion& c, const Value& value) {
     case 'r':
     case 'a':
       text = c.type == 's' ? ToStr(value) : c.type == 'r' ? Repr(value) : AsciiRepr(value);
-      if (c.precision >= 0) text = text.substr(0, ByteOffset(text, static_cast<size_t>(c.precision)));
+      if (c.precision >= 0)
+        text = text.substr(0, ByteOffset(text, static_cast<size_t>(c.precision)));
       return Pad(std::move(text), "", c, false);
     case 'c':
       if (value.is_string() && value.string().chars == 1) return Pad(value.text(), "", c, false);
@@ -101,7 +105,8 @@ std::string Convert(const Conversion& c, const Value& value) {
       const bool decimal = c.type == 'd' || c.type == 'i' || c.type == 'u';
       const int64_t number = RequireInt(value, decimal ? 'd' : c.type);
       const int radix = decimal ? 10 : c.type == 'o' ? 8 : 16;
-      const uint64_t magnitude = number < 0 ? 0 - static_cast<uint64_t>(number) : static_cast<uint64_t>(number);
+      const uint64_t magnitude =
+          number < 0 ? 0 - static_cast<uint64_t>(number) : static_cast<uint64_t>(number);
       text = IntDigits(magnitude, radix, c.type == 'X');
       if (static_cast<int64_t>(text.size()) < c.precision) {
         text.insert(0, static_cast<size_t>(c.precision) - text.size(), '0');
@@ -121,7 +126,8 @@ std::string Convert(const Conversion& c, const Value& value) {
         Fail(Cat("must be real number, not ", TypeName(value)));
       }
       const double d = value.float_value();
-      text = PrintDouble(c.type, c.precision < 0 ? 6 : static_cast<int>(c.precision), c.alternate, std::abs(d));
+      text = PrintDouble(c.type, c.precision < 0 ? 6 : static_cast<int>(c.precision), c.alternate,
+                         std::abs(d));
       return Pad(std::move(text), SignOf(std::signbit(d) && !std::isnan(d), c), c, true);
     }
     default:
@@ -150,8 +156,9 @@ class PercentArguments {
     return *found;
   }
   void Finish() const {
-    const bool left = value_.is(Kind::kTuple) ? used_ < value_.list().items.size()
-                                              : used_ == 0 && !value_.is(Kind::kDict) && !value_.is(Kind::kList);
+    const bool left = value_.is(Kind::kTuple)
+                          ? used_ < value_.list().items.size()
+                          : used_ == 0 && !value_.is(Kind::kDict) && !value_.is(Kind::kList);
     if (left && !named_) Fail("not all arguments converted during string formatting");
   }
 
@@ -201,12 +208,18 @@ std::string PercentFormat(std::string_view text, const Value& value) {
     }
     for (; pos < text.size(); ++pos) {
       const char flag = text[pos];
-      if (flag == '-') c.minus = true;
-      else if (flag == '+') c.plus = true;
-      else if (flag == ' ') c.space = true;
-      else if (flag == '0') c.zero = true;
-      else if (flag == '#') c.alternate = true;
-      else break;
+      if (flag == '-')
+        c.minus = true;
+      else if (flag == '+')
+        c.plus = true;
+      else if (flag == ' ')
+        c.space = true;
+      else if (flag == '0')
+        c.zero = true;
+      else if (flag == '#')
+        c.alternate = true;
+      else
+        break;
     }
     c.width = ReadWidth(text, &pos, &arguments);
     if (c.width < 0) c.minus = true, c.width = -c.width;
@@ -301,10 +314,12 @@ std::string Group(std::string digits, char separator) {
 }
 
 std::string FormatNumber(const Value& value, const Spec& spec) {
-  const bool negative = value.is(Kind::kFloat) ? std::signbit(value.float_value()) && !std::isnan(value.float_value())
-                                               : value.int_value() < 0;
+  const bool negative = value.is(Kind::kFloat)
+                            ? std::signbit(value.float_value()) && !std::isnan(value.float_value())
+                            : value.int_value() < 0;
   std::string sign = negative ? "-" : spec.sign == '-' ? "" : std::string(1, spec.sign);
-  const bool as_int = value.is_integral() && std::string_view("\0bcdnoxX", 8).find(spec.type) != std::string_view::npos;
+  const bool as_int = value.is_integral() &&
+                      std::string_view("\0bcdnoxX", 8).find(spec.type) != std::string_view::npos;
   std::string body;
   if (as_int) {
     if (spec.precision >= 0) Fail("Precision not allowed in integer format specifier");
@@ -313,8 +328,12 @@ std::string FormatNumber(const Value& value, const Spec& spec) {
       AppendChar(static_cast<char32_t>(n), &body);
       return Align(spec, "", body, '<');
     }
-    const int radix = spec.type == 'b' ? 2 : spec.type == 'o' ? 8 : spec.type == 'x' || spec.type == 'X' ? 16 : 10;
-    body = IntDigits(n < 0 ? 0 - static_cast<uint64_t>(n) : static_cast<uint64_t>(n), radix, spec.type == 'X');
+    const int radix = spec.type == 'b'                       ? 2
+                      : spec.type == 'o'                     ? 8
+                      : spec.type == 'x' || spec.type == 'X' ? 16
+                                                             : 10;
+    body = IntDigits(n < 0 ? 0 - static_cast<uint64_t>(n) : static_cast<uint64_t>(n), radix,
+                     spec.type == 'X');
     body = Group(std::move(body), spec.grouping);
     if (spec.alternate && radix != 10) sign += Cat("0", std::string(1, spec.type));
     return Align(spec, sign, body, '>');
@@ -341,7 +360,8 @@ std::string FormatNumber(const Value& value, const Spec& spec) {
       body = PrintDouble('g', precision, spec.alternate, d);
       break;
     default:
-      Fail(Cat("Unknown format code '", std::string(1, spec.type), "' for object of type '", TypeName(value), "'"));
+      Fail(Cat("Unknown format code '", std::string(1, spec.type), "' for object of type '",
+               TypeName(value), "'"));
   }
   return Align(spec, sign, Group(std::move(body), spec.grouping), '>');
 }
@@ -356,7 +376,8 @@ std::string FormatSpec(const Value& value, std::string_view text) {
       Fail(Cat("Unknown format code '", std::string(1, spec.type), "' for object of type 'str'"));
     }
     std::string body = value.text();
-    if (spec.precision >= 0) body = body.substr(0, ByteOffset(body, static_cast<size_t>(spec.precision)));
+    if (spec.precision >= 0)
+      body = body.substr(0, ByteOffset(body, static_cast<size_t>(spec.precision)));
     return Align(spec, "", body, '<');
   }
   if (value.is_number()) return FormatNumber(value, ParseSpec(text));
@@ -384,7 +405,8 @@ class BraceFormatter {
 };
 
 bool AllDigits(std::string_view text) {
-  return !text.empty() && std::all_of(text.begin(), text.end(), [](char c) { return c >= '0' && c <= '9'; });
+  return !text.empty() &&
+         std::all_of(text.begin(), text.end(), [](char c) { return c >= '0' && c <= '9'; });
 }
 
 Value BraceFormatter::First(std::string_view name) {
@@ -393,7 +415,8 @@ Value BraceFormatter::First(std::string_view name) {
     if (manual_) Fail("cannot switch from manual field specification to automatic field numbering");
     index = automatic_++;
   } else if (AllDigits(name)) {
-    if (automatic_ > 0) Fail("cannot switch from automatic field numbering to manual field specification");
+    if (automatic_ > 0)
+      Fail("cannot switch from automatic field numbering to manual field specification");
     manual_ = true;
     size_t pos = 0;
     index = ReadNumber(name, &pos);
@@ -424,7 +447,8 @@ Value BraceFormatter::Lookup(std::string_view name) {
     if (name[end] != '[' || close == std::string_view::npos) Fail("Missing ']' in format string");
     const std::string_view key = name.substr(end + 1, close - end - 1);
     size_t pos = 0;
-    value = interpreter_.Item(value, AllDigits(key) ? Value::Int(ReadNumber(key, &pos)) : Value::String(std::string(key)));
+    value = interpreter_.Item(value, AllDigits(key) ? Value::Int(ReadNumber(key, &pos))
+                                                    : Value::String(std::string(key)));
     end = close + 1;
   }
   return value;
@@ -441,10 +465,14 @@ std::string BraceFormatter::Field(std::string_view field, int depth) {
   std::string_view rest = field.substr(name_end);
   if (rest.starts_with("!")) {
     const char conversion = rest.size() > 1 ? rest[1] : '\0';
-    if (conversion == 'r') value = Value::String(Repr(value));
-    else if (conversion == 's') value = Value::String(ToStr(value));
-    else if (conversion == 'a') value = Value::String(AsciiRepr(value));
-    else Fail("Unknown conversion specifier");
+    if (conversion == 'r')
+      value = Value::String(Repr(value));
+    else if (conversion == 's')
+      value = Value::String(ToStr(value));
+    else if (conversion == 'a')
+      value = Value::String(AsciiRepr(value));
+    else
+      Fail("Unknown conversion specifier");
     rest.remove_prefix(2);
     if (!rest.empty() && rest[0] != ':') Fail("expected ':' after conversion specifier");
   }

@@ -53,8 +53,9 @@ Value Namespace(Interpreter& interpreter, Arguments& arguments) {
   auto attributes = MakeDict("namespace", arguments);
   for (const auto& [key, value] : attributes->items) {
     if (key.is_string() && key.text().starts_with("_")) {
-      Fail(Cat("Chat templates cannot store underscore-prefixed attributes on a namespace, but got ",
-               ReprString(key.text()), ". Please rename the attribute."));
+      Fail(
+          Cat("Chat templates cannot store underscore-prefixed attributes on a namespace, but got ",
+              ReprString(key.text()), ". Please rename the attribute."));
     }
   }
   return interpreter.NewNamespace(std::move(attributes));
@@ -111,7 +112,8 @@ Value StrftimeNow(Interpreter& interpreter, Arguments& arguments) {
     }
     const char next = format[++i];
     if (next == 'f') {
-      const auto micros = absl::ToInt64Microseconds(interpreter.now() - absl::FromUnixSeconds(absl::ToUnixSeconds(interpreter.now())));
+      const auto micros = absl::ToInt64Microseconds(
+          interpreter.now() - absl::FromUnixSeconds(absl::ToUnixSeconds(interpreter.now())));
       std::string digits = std::to_string(micros);
       prepared += std::string(6 - std::min<size_t>(digits.size(), 6), '0') + digits;
     } else if (next != 'z' && next != 'Z') {
@@ -130,10 +132,14 @@ Value StrftimeNow(Interpreter& interpreter, Arguments& arguments) {
 }  // namespace
 
 const std::map<std::string_view, Function>& Globals() {
-  static const auto* const globals = new std::map<std::string_view, Function>{
-      {"range", Range},   {"dict", Dict},     {"namespace", Namespace},
-      {"cycler", Cycler}, {"joiner", Joiner}, {"raise_exception", RaiseException},
-      {"strftime_now", StrftimeNow}};
+  static const auto* const globals =
+      new std::map<std::string_view, Function>{{"range", Range},
+                                               {"dict", Dict},
+                                               {"namespace", Namespace},
+                                               {"cycler", Cycler},
+                                               {"joiner", Joiner},
+                                               {"raise_exception", RaiseException},
+                                               {"strftime_now", StrftimeNow}};
   return *globals;
 }
 

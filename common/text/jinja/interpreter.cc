@@ -26,7 +26,8 @@ class Restore {
 
 }  // namespace
 
-Interpreter::Interpreter(const Template& compiled, absl::Time now, absl::TimeZone zone, int max_depth)
+Interpreter::Interpreter(const Template& compiled, absl::Time now, absl::TimeZone zone,
+                         int max_depth)
     : template_(compiled), now_(now), zone_(zone), max_depth_(max_depth) {
   context_.resize(compiled.names().size());
   for (size_t i = 0; i < context_.size(); ++i) {
@@ -36,7 +37,8 @@ Interpreter::Interpreter(const Template& compiled, absl::Time now, absl::TimeZon
     auto function = std::make_shared<FunctionObject>();
     function->name = compiled.names()[i];
     function->function = global->second;
-    context_[i] = Variable{static_cast<int>(i), false, Value::Of(Kind::kFunction, std::move(function))};
+    context_[i] =
+        Variable{static_cast<int>(i), false, Value::Of(Kind::kFunction, std::move(function))};
   }
 }
 
@@ -73,7 +75,8 @@ std::vector<std::pair<size_t, size_t>> Interpreter::GenerationSpans(std::string_
 
 // --- variables
 
-Interpreter::ScopePtr Interpreter::PushScope(const ScopePtr& parent, const std::vector<int>& hidden) {
+Interpreter::ScopePtr Interpreter::PushScope(const ScopePtr& parent,
+                                             const std::vector<int>& hidden) {
   auto scope = std::make_shared<Scope>();
   scope->parent = parent;
   for (int name : hidden) scope->variables.push_back(Variable{name, true, Value()});
@@ -134,8 +137,9 @@ void Interpreter::Assign(const Expr& target, const Value& value) {
   if (target.kind == ExprKind::kName) return Set(target.name, value);
   if (target.kind == ExprKind::kNamespaceRef) {
     if (target.text.starts_with("_")) {
-      Fail(Cat("Chat templates cannot store underscore-prefixed attributes on a namespace, but got '",
-               target.text, "'. Please rename the attribute."));
+      Fail(Cat(
+          "Chat templates cannot store underscore-prefixed attributes on a namespace, but got '",
+          target.text, "'. Please rename the attribute."));
     }
     const Value space = Lookup(target.name);
     space.mutable_dict().Set(Value::String(target.text), value);
@@ -147,11 +151,11 @@ void Interpreter::Assign(const Expr& target, const Value& value) {
   }
   const std::vector<Value> items = Iterate(value);
   if (items.size() != target.args.size()) {
-    Fail(items.size() < target.args.size()
-             ? Cat("not enough values to unpack (expected ", static_cast<int64_t>(target.args.size()),
-                   ", got ", static_cast<int64_t>(items.size()), ")")
-             : Cat("too many values to unpack (expected ", static_cast<int64_t>(target.args.size()),
-                   ")"));
+    Fail(items.size() < target.args.size() ? Cat("not enough values to unpack (expected ",
+                                                 static_cast<int64_t>(target.args.size()), ", got ",
+                                                 static_cast<int64_t>(items.size()), ")")
+                                           : Cat("too many values to unpack (expected ",
+                                                 static_cast<int64_t>(target.args.size()), ")"));
   }
   for (size_t i = 0; i < items.size(); ++i) Assign(*target.args[i], items[i]);
 }
@@ -344,15 +348,18 @@ void Interpreter::BindParameters(const MacroObject& macro, Arguments& arguments,
     for (auto& [key, value] : arguments.keyword) kwargs->Set(Value::String(key), value);
     scope->variables.push_back(Variable{id("kwargs"), false, Value::Dict(std::move(kwargs))});
   } else if (!arguments.keyword.empty()) {
-    Fail(Cat("macro '", macro.name, "' takes no keyword argument '", arguments.keyword[0].first, "'"));
+    Fail(Cat("macro '", macro.name, "' takes no keyword argument '", arguments.keyword[0].first,
+             "'"));
   }
   const size_t count = stmt.parameters.size();
   if (stmt.uses_varargs) {
     std::vector<Value> rest;
-    for (size_t i = count; i < arguments.positional.size(); ++i) rest.push_back(arguments.positional[i]);
+    for (size_t i = count; i < arguments.positional.size(); ++i)
+      rest.push_back(arguments.positional[i]);
     scope->variables.push_back(Variable{id("varargs"), false, Value::Tuple(std::move(rest))});
   } else if (arguments.positional.size() > count) {
-    Fail(Cat("macro '", macro.name, "' takes not more than ", static_cast<int64_t>(count), " argument(s)"));
+    Fail(Cat("macro '", macro.name, "' takes not more than ", static_cast<int64_t>(count),
+             " argument(s)"));
   }
 }
 
@@ -376,7 +383,8 @@ Value Interpreter::CallMacro(const MacroObject& macro, Arguments& arguments) {
     Set(parameter.name,
         parameter.default_value != nullptr
             ? Eval(*parameter.default_value)
-            : Value::Undefined(Cat("parameter '", template_.names()[static_cast<size_t>(parameter.name)],
+            : Value::Undefined(Cat("parameter '",
+                                   template_.names()[static_cast<size_t>(parameter.name)],
                                    "' was not provided")));
   }
   std::string captured;

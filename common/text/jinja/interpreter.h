@@ -145,7 +145,7 @@ class Interpreter {
   const void* stack_base_ = nullptr;
   std::vector<Variable> context_;  // by name number; missing where not passed
   ScopePtr scope_;
-  std::string text_;         // the top level's output
+  std::string text_;           // the top level's output
   std::string* out_ = &text_;  // where output goes now
   std::vector<Generation> generations_;
   // Scopes and namespaces can refer to themselves; they are emptied at the end.

@@ -141,7 +141,7 @@ void JsonWriter::WriteDict(const DictObject& dict, int level) {
 }
 
 void JsonWriter::Write(const Value& value, int level) {
-  Budget::Work(16);
+  Budget::Work(64);
   Budget::StringSize(out_.size());
   switch (value.kind()) {
     case Kind::kNone:

@@ -278,7 +278,8 @@ bool Lexer::LexNumber() {
       return true;
     }
   }
-  const char second = pos_ + 1 < source_.size() ? static_cast<char>(source_[pos_ + 1] | 0x20) : '\0';
+  const char second =
+      pos_ + 1 < source_.size() ? static_cast<char>(source_[pos_ + 1] | 0x20) : '\0';
   if (source_[pos_] == '0' && (second == 'x' || second == 'o' || second == 'b')) {
     LexRadix(pos_ + 2, second == 'x' ? 16 : second == 'o' ? 8 : 2);
     return true;
@@ -330,8 +331,7 @@ void Lexer::LexRadix(size_t digits_from, int radix) {
 bool ReadHex(std::string_view text, size_t* pos, size_t count, char32_t* out) {
   if (*pos + count > text.size()) return false;
   uint32_t value = 0;
-  const auto result =
-      std::from_chars(text.data() + *pos, text.data() + *pos + count, value, 16);
+  const auto result = std::from_chars(text.data() + *pos, text.data() + *pos + count, value, 16);
   if (result.ec != std::errc() || result.ptr != text.data() + *pos + count) return false;
   *pos += count;
   *out = value;
@@ -361,7 +361,8 @@ bool Unescape(std::string_view text, std::string* out) {
       }
       AppendChar(code, out);
     } else if (c == 'x' || c == 'u' || c == 'U') {
-      if (!ReadHex(text, &pos, c == 'x' ? 2 : c == 'u' ? 4 : 8, &code) || code > 0x10FFFF) return false;
+      if (!ReadHex(text, &pos, c == 'x' ? 2 : c == 'u' ? 4 : 8, &code) || code > 0x10FFFF)
+        return false;
       AppendChar(code >= 0xD800 && code <= 0xDFFF ? 0xFFFD : code, out);
     } else if (c == 'N') {
       return false;
@@ -377,7 +378,9 @@ void Lexer::LexString() {
   const char quote = source_[pos_];
   size_t end = pos_ + 1;
   while (end < source_.size() && source_[end] != quote) end += source_[end] == '\\' ? 2 : 1;
-  if (end >= source_.size()) FailHere(Cat("unexpected char ", ReprString(std::string(1, quote)), ": the string is not closed"));
+  if (end >= source_.size())
+    FailHere(
+        Cat("unexpected char ", ReprString(std::string(1, quote)), ": the string is not closed"));
   std::string text;
   if (!Unescape(std::string_view(source_).substr(pos_ + 1, end - pos_ - 1), &text)) {
     FailHere("bad escape in a string");
@@ -403,10 +406,9 @@ void Lexer::LexName() {
 }
 
 void Lexer::LexOperator() {
-  static constexpr std::string_view kOperators[] = {"**", "//", "==", "!=", ">=", "<=", "+", "-",
-                                                    "/",  "*",  "%",  "~",  "[",  "]",  "(", ")",
-                                                    "{",  "}",  ">",  "<",  "=",  ".",  ":", "|",
-                                                    ",",  ";"};
+  static constexpr std::string_view kOperators[] = {
+      "**", "//", "==", "!=", ">=", "<=", "+", "-", "/", "*", "%", "~", "[",
+      "]",  "(",  ")",  "{",  "}",  ">",  "<", "=", ".", ":", "|", ",", ";"};
   for (std::string_view op : kOperators) {
     if (!At(pos_, op)) continue;
     const char c = op[0];
@@ -416,7 +418,8 @@ void Lexer::LexOperator() {
       if (open_.empty()) FailHere(Cat("unexpected '", op, "'"));
       const char expected = open_.back();
       open_.pop_back();
-      if (expected != c) FailHere(Cat("unexpected '", op, "', expected '", std::string(1, expected), "'"));
+      if (expected != c)
+        FailHere(Cat("unexpected '", op, "', expected '", std::string(1, expected), "'"));
     }
     Add(TokenType::kOperator, std::string(op));
     Advance(pos_ + op.size());

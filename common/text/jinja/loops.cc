@@ -149,7 +149,8 @@ Value Interpreter::LoopAttribute(const Value& value, const std::string& name) {
   return Value::Undefined(Cat("'jinja2.runtime.LoopContext object' has no attribute '", name, "'"));
 }
 
-Value Interpreter::CallLoopMethod(const Value& value, const std::string& name, Arguments& arguments) {
+Value Interpreter::CallLoopMethod(const Value& value, const std::string& name,
+                                  Arguments& arguments) {
   auto& loop = value.object<LoopObject>();
   if (!arguments.keyword.empty()) Fail(Cat(name, "() takes no keyword arguments"));
   if (name == "cycle") {

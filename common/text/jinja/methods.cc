@@ -44,7 +44,9 @@ Value CallDictMethod(const Value& self, const std::string& name, Arguments& argu
   for (const auto& [key, value] : self.dict().items) {
     items.push_back(name == "keys" ? key : name == "values" ? value : Value::Tuple({key, value}));
   }
-  return Value::View(std::move(items), name == "keys" ? "keys" : name == "values" ? "values" : "items");
+  return Value::View(std::move(items), name == "keys"     ? "keys"
+                                       : name == "values" ? "values"
+                                                          : "items");
 }
 
 Value CallListMethod(const Value& self, const std::string& name, Arguments& arguments) {
@@ -74,20 +76,23 @@ Value CallListMethod(const Value& self, const std::string& name, Arguments& argu
 MethodAccess FindMethod(const Value& value, std::string_view name) {
   switch (value.kind()) {
     case Kind::kString:
-      return Find({"capitalize", "casefold", "center", "count", "endswith", "expandtabs", "find",
-                   "format", "format_map", "index", "isalnum", "isalpha", "isascii", "isdecimal",
-                   "isdigit", "isidentifier", "islower", "isnumeric", "isprintable", "isspace",
-                   "istitle", "isupper", "join", "ljust", "lower", "lstrip", "partition",
-                   "removeprefix", "removesuffix", "replace", "rfind", "rindex", "rjust",
-                   "rpartition", "rsplit", "rstrip", "split", "splitlines", "startswith", "strip",
-                   "swapcase", "title", "upper", "zfill"},
-                  {}, name);
+      return Find(
+          {"capitalize",  "casefold",   "center",     "count",        "endswith",     "expandtabs",
+           "find",        "format",     "format_map", "index",        "isalnum",      "isalpha",
+           "isascii",     "isdecimal",  "isdigit",    "isidentifier", "islower",      "isnumeric",
+           "isprintable", "isspace",    "istitle",    "isupper",      "join",         "ljust",
+           "lower",       "lstrip",     "partition",  "removeprefix", "removesuffix", "replace",
+           "rfind",       "rindex",     "rjust",      "rpartition",   "rsplit",       "rstrip",
+           "split",       "splitlines", "startswith", "strip",        "swapcase",     "title",
+           "upper",       "zfill"},
+          {}, name);
     case Kind::kDict:
       return Find({"get", "keys", "values", "items", "copy", "fromkeys"},
                   {"clear", "pop", "popitem", "setdefault", "update"}, name);
     case Kind::kList:
       return Find({"count", "index", "copy"},
-                  {"append", "clear", "pop", "reverse", "insert", "sort", "extend", "remove"}, name);
+                  {"append", "clear", "pop", "reverse", "insert", "sort", "extend", "remove"},
+                  name);
     case Kind::kTuple:
     case Kind::kRange:
       return Find({"count", "index"}, {}, name);

@@ -12,7 +12,8 @@ namespace {
 [[noreturn]] void FailOperands(std::string_view op, const Value& a, const Value& b) {
   RequireDefined(a);
   RequireDefined(b);
-  Fail(Cat("unsupported operand type(s) for ", op, ": '", TypeName(a), "' and '", TypeName(b), "'"));
+  Fail(
+      Cat("unsupported operand type(s) for ", op, ": '", TypeName(a), "' and '", TypeName(b), "'"));
 }
 
 [[noreturn]] void FailOverflow() { Fail("integer too large: it does not fit 64 bits"); }
@@ -48,7 +49,8 @@ Value Repeat(const Value& value, int64_t times) {
   if (!items.empty() && count > (uint64_t{1} << 40) / items.size()) Budget::Work(UINT64_MAX);
   Budget::Work(count * items.size() * sizeof(Value));
   std::vector<Value> out;
-  for (uint64_t i = 0; i < count && !items.empty(); ++i) out.insert(out.end(), items.begin(), items.end());
+  for (uint64_t i = 0; i < count && !items.empty(); ++i)
+    out.insert(out.end(), items.begin(), items.end());
   return value.is(Kind::kList) ? Value::List(std::move(out)) : Value::Tuple(std::move(out));
 }
 
@@ -119,7 +121,8 @@ Value SliceString(const Value& value, const Value& begin, const Value& end, cons
   if (text.size() == value.string().chars) {  // ASCII: bytes are characters
     if (indices.step == 1) {
       if (indices.begin < indices.end) {
-        out = text.substr(static_cast<size_t>(indices.begin), static_cast<size_t>(indices.end - indices.begin));
+        out = text.substr(static_cast<size_t>(indices.begin),
+                          static_cast<size_t>(indices.end - indices.begin));
       }
     } else {
       ForEachIndex(indices, length, [&](int64_t i) { out += text[static_cast<size_t>(i)]; });
@@ -160,7 +163,8 @@ Value Add(const Value& a, const Value& b) {
     Fail(Cat("can only concatenate str (not \"", TypeName(b), "\") to str"));
   }
   if (a.is(Kind::kList) || a.is(Kind::kTuple)) {
-    Fail(Cat("can only concatenate ", TypeName(a), " (not \"", TypeName(b), "\") to ", TypeName(a)));
+    Fail(
+        Cat("can only concatenate ", TypeName(a), " (not \"", TypeName(b), "\") to ", TypeName(a)));
   }
   FailOperands("+", a, b);
 }
@@ -192,7 +196,8 @@ Value Multiply(const Value& a, const Value& b) {
 
 Value Divide(const Value& a, const Value& b) {
   if (!BothNumbers(a, b)) FailOperands("/", a, b);
-  if (b.float_value() == 0) Fail(BothIntegral(a, b) ? "division by zero" : "float division by zero");
+  if (b.float_value() == 0)
+    Fail(BothIntegral(a, b) ? "division by zero" : "float division by zero");
   return Value::Float(a.float_value() / b.float_value());
 }
 
@@ -223,7 +228,8 @@ Value Modulo(Interpreter&, const Value& a, const Value& b) {
 
 Value Power(const Value& a, const Value& b) {
   if (!BothNumbers(a, b)) FailOperands("** or pow()", a, b);
-  if (BothIntegral(a, b) && b.int_value() >= 0) return Value::Int(IntPower(a.int_value(), b.int_value()));
+  if (BothIntegral(a, b) && b.int_value() >= 0)
+    return Value::Int(IntPower(a.int_value(), b.int_value()));
   if (a.float_value() == 0 && b.float_value() < 0) Fail("0.0 cannot be raised to a negative power");
   const double result = std::pow(a.float_value(), b.float_value());
   if (std::isnan(result) && !std::isnan(a.float_value()) && !std::isnan(b.float_value())) {

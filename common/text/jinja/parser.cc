@@ -151,12 +151,18 @@ void Parser::ParseStatement(Body* body) {
   if (tag.type != TokenType::kName) FailAt(tag.line, "tag name expected");
   using Method = StmtPtr (Parser::*)();
   static constexpr std::pair<std::string_view, Method> kTags[] = {
-      {"for", &Parser::ParseFor},           {"if", &Parser::ParseIf},
-      {"set", &Parser::ParseSet},           {"with", &Parser::ParseWith},
-      {"macro", &Parser::ParseMacro},       {"call", &Parser::ParseCallBlock},
-      {"filter", &Parser::ParseFilterBlock}, {"generation", &Parser::ParseGeneration},
-      {"break", &Parser::ParseLoopControl}, {"continue", &Parser::ParseLoopControl},
-      {"print", &Parser::ParsePrint},       {"block", &Parser::ParseBlock},
+      {"for", &Parser::ParseFor},
+      {"if", &Parser::ParseIf},
+      {"set", &Parser::ParseSet},
+      {"with", &Parser::ParseWith},
+      {"macro", &Parser::ParseMacro},
+      {"call", &Parser::ParseCallBlock},
+      {"filter", &Parser::ParseFilterBlock},
+      {"generation", &Parser::ParseGeneration},
+      {"break", &Parser::ParseLoopControl},
+      {"continue", &Parser::ParseLoopControl},
+      {"print", &Parser::ParsePrint},
+      {"block", &Parser::ParseBlock},
       {"autoescape", &Parser::ParseAutoescape}};
   for (const auto& [name, method] : kTags) {
     if (tag.text != name) continue;
@@ -165,7 +171,8 @@ void Parser::ParseStatement(Body* body) {
     tag_stack_.pop_back();
     return;
   }
-  if (tag.text == "extends" || tag.text == "include" || tag.text == "import" || tag.text == "from") {
+  if (tag.text == "extends" || tag.text == "include" || tag.text == "import" ||
+      tag.text == "from") {
     FailAt(tag.line, Cat("'", tag.text, "' needs other templates, which a chat template has not"));
   }
   FailUnknownTag(tag);

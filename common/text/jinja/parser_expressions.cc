@@ -153,9 +153,10 @@ ExprPtr Parser::ParseConcat() {
 }
 
 ExprPtr Parser::ParseProduct() {
-  static constexpr std::pair<std::string_view, ExprKind> kOps[] = {
-      {"*", ExprKind::kMul}, {"/", ExprKind::kDiv},
-      {"//", ExprKind::kFloorDiv}, {"%", ExprKind::kMod}};
+  static constexpr std::pair<std::string_view, ExprKind> kOps[] = {{"*", ExprKind::kMul},
+                                                                   {"/", ExprKind::kDiv},
+                                                                   {"//", ExprKind::kFloorDiv},
+                                                                   {"%", ExprKind::kMod}};
   int line = Current().line;
   ExprPtr left = ParsePower();
   while (true) {
@@ -223,7 +224,8 @@ ExprPtr Parser::ParsePrimary(bool with_namespace) {
     return expr;
   }
   if (token.type == TokenType::kInteger || token.type == TokenType::kFloat) {
-    expr->constant = token.type == TokenType::kInteger ? Value::Int(token.integer) : Value::Float(token.real);
+    expr->constant =
+        token.type == TokenType::kInteger ? Value::Int(token.integer) : Value::Float(token.real);
     Take();
     return expr;
   }
@@ -438,10 +440,9 @@ ExprPtr Parser::ParseTest(ExprPtr node) {
   while (SkipOperator(".")) test->text += "." + ExpectName().text;
   Add(test.get(), std::move(node));
   const Token& token = Current();
-  const bool starts_value =
-      token.type == TokenType::kName || token.type == TokenType::kString ||
-      token.type == TokenType::kInteger || token.type == TokenType::kFloat ||
-      token.IsOperator("[") || token.IsOperator("{");
+  const bool starts_value = token.type == TokenType::kName || token.type == TokenType::kString ||
+                            token.type == TokenType::kInteger || token.type == TokenType::kFloat ||
+                            token.IsOperator("[") || token.IsOperator("{");
   if (token.IsOperator("(")) {
     ParseCallArguments(test.get());
   } else if (starts_value && !CurrentIsOneOf({"else", "or", "and"})) {
@@ -465,15 +466,15 @@ void Parser::RequireAssignable(const Expr& target) const {
 }
 
 ExprPtr Parser::ParseAssignTarget(std::string_view end, bool with_namespace) {
-  ExprPtr target =
-      ParseTuple({.simplified = true, .end = end, .with_namespace = with_namespace});
+  ExprPtr target = ParseTuple({.simplified = true, .end = end, .with_namespace = with_namespace});
   RequireAssignable(*target);
   return target;
 }
 
 int Parser::ParseNameTarget() {
   const Token& token = ExpectName();
-  static constexpr std::string_view kReserved[] = {"true", "false", "none", "True", "False", "None"};
+  static constexpr std::string_view kReserved[] = {"true", "false", "none",
+                                                   "True", "False", "None"};
   if (std::find(std::begin(kReserved), std::end(kReserved), token.text) != std::end(kReserved)) {
     FailAt(token.line, "can't assign to 'name'");
   }

@@ -35,7 +35,7 @@ class Parser {
   bool CurrentIsOneOf(Names names) const;
 
   // --- statements (parser.cc)
-  Body ParseBody(Names ends);             // up to an end tag, whose name is then current
+  Body ParseBody(Names ends);  // up to an end tag, whose name is then current
   Body ParseStatements(Names ends, bool drop_end);
   void ParseStatement(Body* body);
   [[noreturn]] void FailUnknownTag(const Token& tag) const;

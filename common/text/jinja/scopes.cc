@@ -210,7 +210,9 @@ void Resolver::EnterStmt(Stmt* stmt, const Symbols& symbols, bool soft, int loop
     case StmtKind::kBreak:
     case StmtKind::kContinue:
       if (loops == 0) {
-        throw Error{stmt->kind == StmtKind::kBreak ? "'break' outside loop" : "'continue' outside loop", stmt->line};
+        throw Error{
+            stmt->kind == StmtKind::kBreak ? "'break' outside loop" : "'continue' outside loop",
+            stmt->line};
       }
       return;
     case StmtKind::kSet:
@@ -244,7 +246,8 @@ void Resolver::EnterFor(Stmt* stmt, const Symbols& symbols, bool soft, int loops
   CheckExpr(stmt->test.get(), false);
   Symbols inner;
   inner.parent = &symbols;
-  if (const int loop = Id("loop"); loop >= 0 && (stmt->recursive || Mentions(stmt->scoped.body, "loop"))) {
+  if (const int loop = Id("loop");
+      loop >= 0 && (stmt->recursive || Mentions(stmt->scoped.body, "loop"))) {
     inner.Declare(loop);
   }
   VisitExpr(stmt->target.get(), &inner, Context::kDeclare);

@@ -11,7 +11,9 @@ namespace {
 
 using Method = Value (*)(Interpreter&, const Value& self, Arguments& arguments);
 
-Value Text(std::string text, const Value& like) { return Value::String(std::move(text), like.is_markup()); }
+Value Text(std::string text, const Value& like) {
+  return Value::String(std::move(text), like.is_markup());
+}
 
 // --- case
 
@@ -54,9 +56,15 @@ Value Stripped(const Value& self, Arguments& arguments, bool left, bool right) {
   return Text(std::string(text), self);
 }
 
-Value StripBoth(Interpreter&, const Value& self, Arguments& a) { return Stripped(self, a, true, true); }
-Value LStrip(Interpreter&, const Value& self, Arguments& a) { return Stripped(self, a, true, false); }
-Value RStrip(Interpreter&, const Value& self, Arguments& a) { return Stripped(self, a, false, true); }
+Value StripBoth(Interpreter&, const Value& self, Arguments& a) {
+  return Stripped(self, a, true, true);
+}
+Value LStrip(Interpreter&, const Value& self, Arguments& a) {
+  return Stripped(self, a, true, false);
+}
+Value RStrip(Interpreter&, const Value& self, Arguments& a) {
+  return Stripped(self, a, false, true);
+}
 
 Value RemovePrefix(Interpreter&, const Value& self, Arguments& arguments) {
   const Bound bound("removeprefix", arguments, {"prefix"}, 1);
@@ -106,12 +114,15 @@ Value Found(const Value& self, Arguments& arguments, bool from_right, bool fails
   const std::string_view text = std::string_view(self.text()).substr(0, window.end);
   if (!window.empty_range) at = from_right ? text.rfind(sub) : text.find(sub, window.begin);
   if (at != std::string_view::npos && at < window.begin) at = std::string_view::npos;
-  if (at != std::string_view::npos) return Value::Int(static_cast<int64_t>(CountChars(text.substr(0, at))));
+  if (at != std::string_view::npos)
+    return Value::Int(static_cast<int64_t>(CountChars(text.substr(0, at))));
   if (fails) Fail("substring not found");
   return Value::Int(-1);
 }
 
-Value FindMethodOf(Interpreter&, const Value& self, Arguments& a) { return Found(self, a, false, false); }
+Value FindMethodOf(Interpreter&, const Value& self, Arguments& a) {
+  return Found(self, a, false, false);
+}
 Value RFind(Interpreter&, const Value& self, Arguments& a) { return Found(self, a, true, false); }
 Value Index(Interpreter&, const Value& self, Arguments& a) { return Found(self, a, false, true); }
 Value RIndex(Interpreter&, const Value& self, Arguments& a) { return Found(self, a, true, true); }
@@ -121,10 +132,13 @@ Value Count(Interpreter&, const Value& self, Arguments& arguments) {
   const std::string sub = bound.Str(0, "");
   const Window window = WindowOf(self, bound);
   if (window.empty_range) return Value::Int(0);
-  const std::string_view text = std::string_view(self.text()).substr(window.begin, window.end - window.begin);
+  const std::string_view text =
+      std::string_view(self.text()).substr(window.begin, window.end - window.begin);
   if (sub.empty()) return Value::Int(static_cast<int64_t>(CountChars(text)) + 1);
   int64_t count = 0;
-  for (size_t at = text.find(sub); at != std::string_view::npos; at = text.find(sub, at + sub.size())) ++count;
+  for (size_t at = text.find(sub); at != std::string_view::npos;
+       at = text.find(sub, at + sub.size()))
+    ++count;
   return Value::Int(count);
 }
 
@@ -133,7 +147,8 @@ Value Affix(const Value& self, Arguments& arguments, bool prefix) {
   const Bound bound(name, arguments, {"prefix", "start", "end"}, 1);
   const Window window = WindowOf(self, bound);
   if (window.empty_range) return Value::Bool(false);
-  const std::string_view text = std::string_view(self.text()).substr(window.begin, window.end - window.begin);
+  const std::string_view text =
+      std::string_view(self.text()).substr(window.begin, window.end - window.begin);
   const auto matches = [&](const Value& affix) {
     if (!affix.is_string()) {
       RequireDefined(affix);
@@ -197,7 +212,8 @@ Value SplitBy(const Value& self, Arguments& arguments, bool from_right) {
   while (limit < 0 || static_cast<int64_t>(parts.size()) < limit) {
     const size_t at = from_right ? text.rfind(separator) : text.find(separator);
     if (at == std::string_view::npos) break;
-    const std::string_view part = from_right ? text.substr(at + separator.size()) : text.substr(0, at);
+    const std::string_view part =
+        from_right ? text.substr(at + separator.size()) : text.substr(0, at);
     parts.push_back(Text(std::string(part), self));
     text = from_right ? text.substr(0, at) : text.substr(at + separator.size());
   }
@@ -210,7 +226,8 @@ Value Split(Interpreter&, const Value& self, Arguments& a) { return SplitBy(self
 Value RSplit(Interpreter&, const Value& self, Arguments& a) { return SplitBy(self, a, true); }
 
 bool IsLineEnd(char32_t c) {
-  return (c >= 0x0A && c <= 0x0D) || (c >= 0x1C && c <= 0x1E) || c == 0x85 || c == 0x2028 || c == 0x2029;
+  return (c >= 0x0A && c <= 0x0D) || (c >= 0x1C && c <= 0x1E) || c == 0x85 || c == 0x2028 ||
+         c == 0x2029;
 }
 
 Value SplitLines(Interpreter&, const Value& self, Arguments& arguments) {
@@ -245,8 +262,12 @@ Value Partitioned(const Value& self, Arguments& arguments, bool from_right) {
                        Text(text.substr(at + separator.size()), self)});
 }
 
-Value Partition(Interpreter&, const Value& self, Arguments& a) { return Partitioned(self, a, false); }
-Value RPartition(Interpreter&, const Value& self, Arguments& a) { return Partitioned(self, a, true); }
+Value Partition(Interpreter&, const Value& self, Arguments& a) {
+  return Partitioned(self, a, false);
+}
+Value RPartition(Interpreter&, const Value& self, Arguments& a) {
+  return Partitioned(self, a, true);
+}
 
 Value Join(Interpreter&, const Value& self, Arguments& arguments) {
   const Bound bound("join", arguments, {"iterable"}, 1);
@@ -305,7 +326,9 @@ Value Padded(const Value& self, Arguments& arguments, std::string_view name, cha
   const int64_t width = bound.Int(0, 0);
   const int64_t missing = width > length ? width - length : 0;
   Budget::StringSize(static_cast<uint64_t>(missing));
-  const int64_t left = align == '<' ? 0 : align == '>' ? missing : missing / 2 + (missing & width & 1);
+  const int64_t left = align == '<'   ? 0
+                       : align == '>' ? missing
+                                      : missing / 2 + (missing & width & 1);
   std::string out;
   for (int64_t i = 0; i < left; ++i) out += fill;
   out += self.text();
@@ -313,7 +336,9 @@ Value Padded(const Value& self, Arguments& arguments, std::string_view name, cha
   return Text(std::move(out), self);
 }
 
-Value Center(Interpreter&, const Value& self, Arguments& a) { return Padded(self, a, "center", '^'); }
+Value Center(Interpreter&, const Value& self, Arguments& a) {
+  return Padded(self, a, "center", '^');
+}
 Value LJust(Interpreter&, const Value& self, Arguments& a) { return Padded(self, a, "ljust", '<'); }
 Value RJust(Interpreter&, const Value& self, Arguments& a) { return Padded(self, a, "rjust", '>'); }
 
@@ -324,7 +349,9 @@ Value ZFill(Interpreter&, const Value& self, Arguments& arguments) {
   Budget::StringSize(static_cast<uint64_t>(missing));
   const std::string& text = self.text();
   const size_t sign = !text.empty() && (text[0] == '+' || text[0] == '-') ? 1 : 0;
-  return Text(text.substr(0, sign) + std::string(static_cast<size_t>(missing), '0') + text.substr(sign), self);
+  return Text(
+      text.substr(0, sign) + std::string(static_cast<size_t>(missing), '0') + text.substr(sign),
+      self);
 }
 
 Value ExpandTabs(Interpreter&, const Value& self, Arguments& arguments) {
@@ -367,16 +394,23 @@ Value OrEmpty(Interpreter& interpreter, const Value& self, Arguments& arguments,
   const Value value = all(interpreter, self, arguments);
   return self.text().empty() ? Value::Bool(true) : value;
 }
-Value IsAscii(Interpreter& i, const Value& self, Arguments& a) { return OrEmpty(i, self, a, All<IsAsciiChar>); }
+Value IsAscii(Interpreter& i, const Value& self, Arguments& a) {
+  return OrEmpty(i, self, a, All<IsAsciiChar>);
+}
 Value IsPrintableText(Interpreter& i, const Value& self, Arguments& a) {
   return OrEmpty(i, self, a, All<IsPrintable>);
 }
 
-Value CaseTest(Interpreter& interpreter, const Value& self, Arguments& arguments, std::string_view name) {
+Value CaseTest(Interpreter& interpreter, const Value& self, Arguments& arguments,
+               std::string_view name) {
   return FindTest(name)(interpreter, self, arguments);
 }
-Value IsLower(Interpreter& i, const Value& self, Arguments& a) { return CaseTest(i, self, a, "lower"); }
-Value IsUpper(Interpreter& i, const Value& self, Arguments& a) { return CaseTest(i, self, a, "upper"); }
+Value IsLower(Interpreter& i, const Value& self, Arguments& a) {
+  return CaseTest(i, self, a, "lower");
+}
+Value IsUpper(Interpreter& i, const Value& self, Arguments& a) {
+  return CaseTest(i, self, a, "upper");
+}
 
 Value IsTitle(Interpreter&, const Value& self, Arguments& arguments) {
   const Bound bound("istitle", arguments, {});
@@ -385,7 +419,8 @@ Value IsTitle(Interpreter&, const Value& self, Arguments& arguments) {
   for (size_t pos = 0; pos < self.text().size();) {
     const char32_t c = DecodeChar(self.text(), &pos);
     const bool begins = IsUpperChar(c) || IsTitleChar(c);
-    if ((begins && previous_cased) || (IsLowerChar(c) && !previous_cased)) return Value::Bool(false);
+    if ((begins && previous_cased) || (IsLowerChar(c) && !previous_cased))
+      return Value::Bool(false);
     previous_cased = begins || IsLowerChar(c);
     cased = cased || previous_cased;
   }
@@ -413,34 +448,57 @@ Value FormatMap(Interpreter& interpreter, const Value& self, Arguments& argument
   const Bound bound("format_map", arguments, {"mapping"}, 1);
   if (!bound[0].is(Kind::kDict)) Fail("format_map() needs a mapping");
   Arguments named;
-  for (const auto& [key, value] : bound[0].dict().items) named.keyword.emplace_back(ToStr(key), value);
+  for (const auto& [key, value] : bound[0].dict().items)
+    named.keyword.emplace_back(ToStr(key), value);
   return Text(BraceFormat(interpreter, self.text(), named), self);
 }
 
 const std::map<std::string_view, Method>& Methods() {
-  static const auto* const methods = new std::map<std::string_view, Method>{
-      {"capitalize", Mapped<Capitalize>}, {"casefold", Mapped<CaseFold>},
-      {"lower", Mapped<ToLower>},         {"upper", Mapped<ToUpper>},
-      {"swapcase", Mapped<SwapCase>},     {"title", Mapped<ToTitle>},
-      {"strip", StripBoth},               {"lstrip", LStrip},
-      {"rstrip", RStrip},                 {"removeprefix", RemovePrefix},
-      {"removesuffix", RemoveSuffix},     {"find", FindMethodOf},
-      {"rfind", RFind},                   {"index", Index},
-      {"rindex", RIndex},                 {"count", Count},
-      {"startswith", StartsWith},         {"endswith", EndsWith},
-      {"split", Split},                   {"rsplit", RSplit},
-      {"splitlines", SplitLines},         {"partition", Partition},
-      {"rpartition", RPartition},         {"join", Join},
-      {"replace", Replace},               {"center", Center},
-      {"ljust", LJust},                   {"rjust", RJust},
-      {"zfill", ZFill},                   {"expandtabs", ExpandTabs},
-      {"isalnum", All<IsAlnum>},          {"isalpha", All<IsAlpha>},
-      {"isascii", IsAscii},               {"isdecimal", All<IsDecimal>},
-      {"isdigit", All<IsDigit>},          {"isnumeric", All<IsNumeric>},
-      {"isspace", All<IsSpace>},          {"isprintable", IsPrintableText},
-      {"islower", IsLower},               {"isupper", IsUpper},
-      {"istitle", IsTitle},               {"isidentifier", IsIdentifier},
-      {"format", Format},                 {"format_map", FormatMap}};
+  static const auto* const methods =
+      new std::map<std::string_view, Method>{{"capitalize", Mapped<Capitalize>},
+                                             {"casefold", Mapped<CaseFold>},
+                                             {"lower", Mapped<ToLower>},
+                                             {"upper", Mapped<ToUpper>},
+                                             {"swapcase", Mapped<SwapCase>},
+                                             {"title", Mapped<ToTitle>},
+                                             {"strip", StripBoth},
+                                             {"lstrip", LStrip},
+                                             {"rstrip", RStrip},
+                                             {"removeprefix", RemovePrefix},
+                                             {"removesuffix", RemoveSuffix},
+                                             {"find", FindMethodOf},
+                                             {"rfind", RFind},
+                                             {"index", Index},
+                                             {"rindex", RIndex},
+                                             {"count", Count},
+                                             {"startswith", StartsWith},
+                                             {"endswith", EndsWith},
+                                             {"split", Split},
+                                             {"rsplit", RSplit},
+                                             {"splitlines", SplitLines},
+                                             {"partition", Partition},
+                                             {"rpartition", RPartition},
+                                             {"join", Join},
+                                             {"replace", Replace},
+                                             {"center", Center},
+                                             {"ljust", LJust},
+                                             {"rjust", RJust},
+                                             {"zfill", ZFill},
+                                             {"expandtabs", ExpandTabs},
+                                             {"isalnum", All<IsAlnum>},
+                                             {"isalpha", All<IsAlpha>},
+                                             {"isascii", IsAscii},
+                                             {"isdecimal", All<IsDecimal>},
+                                             {"isdigit", All<IsDigit>},
+                                             {"isnumeric", All<IsNumeric>},
+                                             {"isspace", All<IsSpace>},
+                                             {"isprintable", IsPrintableText},
+                                             {"islower", IsLower},
+                                             {"isupper", IsUpper},
+                                             {"istitle", IsTitle},
+                                             {"isidentifier", IsIdentifier},
+                                             {"format", Format},
+                                             {"format_map", FormatMap}};
   return *methods;
 }
 

@@ -34,7 +34,8 @@ bool IsSequence(const Value& v) {
   return v.is_sequence() || v.is_string() || v.is(Kind::kDict) || v.is_undefined();
 }
 bool IsIterable(const Value& v) {
-  return v.is_undefined() || v.is_string() || v.is_listed() || v.is(Kind::kDict) || v.is(Kind::kLoop);
+  return v.is_undefined() || v.is_string() || v.is_listed() || v.is(Kind::kDict) ||
+         v.is(Kind::kLoop);
 }
 bool IsCallable(const Value& v) {
   switch (v.kind()) {
@@ -72,11 +73,13 @@ Value DivisibleBy(Interpreter& interpreter, const Value& input, Arguments& argum
 
 Value IsFilter(Interpreter&, const Value& input, Arguments& arguments) {
   const Bound bound("filter", arguments, {});
+  (void)Hash(input);  // fails for what a dict can't look up
   return Value::Bool(input.is_string() && FilterExists(input.text()));
 }
 
 Value IsTest(Interpreter&, const Value& input, Arguments& arguments) {
   const Bound bound("test", arguments, {});
+  (void)Hash(input);
   return Value::Bool(input.is_string() && TestExists(input.text()));
 }
 
@@ -123,27 +126,45 @@ Value Le(Interpreter&, const Value& input, Arguments& arguments) {
 }
 
 const FilterTable& Tests() {
-  static const auto* const table = new FilterTable{
-      {"odd", Simple<IsOdd>},           {"even", Simple<IsEven>},
-      {"defined", Simple<IsDefined>},   {"undefined", Simple<IsUndefined>},
-      {"none", Simple<IsNone>},         {"boolean", Simple<IsBoolean>},
-      {"false", Simple<IsFalse>},       {"true", Simple<IsTrue>},
-      {"integer", Simple<IsInteger>},   {"float", Simple<IsFloat>},
-      {"lower", Simple<IsLower>},       {"upper", Simple<IsUpper>},
-      {"string", Simple<IsString>},     {"mapping", Simple<IsMapping>},
-      {"number", Simple<IsNumber>},     {"sequence", Simple<IsSequence>},
-      {"iterable", Simple<IsIterable>}, {"callable", Simple<IsCallable>},
-      {"escaped", Simple<IsEscaped>},   {"divisibleby", DivisibleBy},
-      {"filter", IsFilter},             {"test", IsTest},
-      {"sameas", SameAs},               {"in", In},
-      {"==", Eq},                       {"eq", Eq},
-      {"equalto", Eq},                  {"!=", Ne},
-      {"ne", Ne},                       {">", Gt},
-      {"gt", Gt},                       {"greaterthan", Gt},
-      {">=", Ge},                       {"ge", Ge},
-      {"<", Lt},                        {"lt", Lt},
-      {"lessthan", Lt},                 {"<=", Le},
-      {"le", Le}};
+  static const auto* const table = new FilterTable{{"odd", Simple<IsOdd>},
+                                                   {"even", Simple<IsEven>},
+                                                   {"defined", Simple<IsDefined>},
+                                                   {"undefined", Simple<IsUndefined>},
+                                                   {"none", Simple<IsNone>},
+                                                   {"boolean", Simple<IsBoolean>},
+                                                   {"false", Simple<IsFalse>},
+                                                   {"true", Simple<IsTrue>},
+                                                   {"integer", Simple<IsInteger>},
+                                                   {"float", Simple<IsFloat>},
+                                                   {"lower", Simple<IsLower>},
+                                                   {"upper", Simple<IsUpper>},
+                                                   {"string", Simple<IsString>},
+                                                   {"mapping", Simple<IsMapping>},
+                                                   {"number", Simple<IsNumber>},
+                                                   {"sequence", Simple<IsSequence>},
+                                                   {"iterable", Simple<IsIterable>},
+                                                   {"callable", Simple<IsCallable>},
+                                                   {"escaped", Simple<IsEscaped>},
+                                                   {"divisibleby", DivisibleBy},
+                                                   {"filter", IsFilter},
+                                                   {"test", IsTest},
+                                                   {"sameas", SameAs},
+                                                   {"in", In},
+                                                   {"==", Eq},
+                                                   {"eq", Eq},
+                                                   {"equalto", Eq},
+                                                   {"!=", Ne},
+                                                   {"ne", Ne},
+                                                   {">", Gt},
+                                                   {"gt", Gt},
+                                                   {"greaterthan", Gt},
+                                                   {">=", Ge},
+                                                   {"ge", Ge},
+                                                   {"<", Lt},
+                                                   {"lt", Lt},
+                                                   {"lessthan", Lt},
+                                                   {"<=", Le},
+                                                   {"le", Le}};
   return *table;
 }
 

@@ -58,9 +58,7 @@ bool IsAscii(std::string_view text) {
   return true;
 }
 
-bool IsCased(char32_t c) {
-  return u_hasBinaryProperty(static_cast<UChar32>(c), UCHAR_CASED);
-}
+bool IsCased(char32_t c) { return u_hasBinaryProperty(static_cast<UChar32>(c), UCHAR_CASED); }
 
 // The full title-case mapping of one character ("ß" gives "Ss").
 std::string TitleChar(std::string_view character) {
@@ -185,9 +183,7 @@ bool IsSpace(char32_t c) {
          c == 0x205F || c == 0x3000;
 }
 
-bool IsAlpha(char32_t c) {
-  return (U_GET_GC_MASK(static_cast<UChar32>(c)) & U_GC_L_MASK) != 0;
-}
+bool IsAlpha(char32_t c) { return (U_GET_GC_MASK(static_cast<UChar32>(c)) & U_GC_L_MASK) != 0; }
 
 bool IsDecimal(char32_t c) {
   return u_getIntPropertyValue(static_cast<UChar32>(c), UCHAR_NUMERIC_TYPE) == U_NT_DECIMAL;

@@ -11,7 +11,8 @@
 namespace tundra::jinja {
 namespace {
 
-constexpr size_t kIndexFrom = 9;  // dictionaries of fewer items are searched in order
+constexpr uint64_t kVisitBytes = 16;  // what looking at one value costs of the work budget
+constexpr size_t kIndexFrom = 9;      // dictionaries of fewer items are searched in order
 
 thread_local Budget* g_budget = nullptr;
 
@@ -67,7 +68,9 @@ void CheckDepth(int depth) {
 void Fail(std::string message) { throw Error{std::move(message)}; }
 
 Budget::Budget(uint64_t max_steps, uint64_t max_work_bytes, uint64_t max_string_bytes)
-    : steps_(max_steps), work_(max_work_bytes), max_string_bytes_(max_string_bytes),
+    : steps_(max_steps),
+      work_(max_work_bytes),
+      max_string_bytes_(max_string_bytes),
       outer_(g_budget) {
   g_budget = this;
 }
@@ -311,7 +314,7 @@ bool Truthy(const Value& value) {
 }
 
 bool Equal(const Value& a, const Value& b, int depth) {
-  Budget::Work(1);
+  Budget::Work(kVisitBytes);
   CheckDepth(depth);
   if (a.is_number() && b.is_number()) {
     if (a.is_integral() && b.is_integral()) return a.int_value() == b.int_value();
@@ -363,12 +366,12 @@ int Order(const Value& a, const Value& b, std::string_view op, int depth) {
     }
     return x.size() < y.size() ? -1 : x.size() > y.size() ? 1 : 0;
   }
-  Fail(Cat("'", op, "' not supported between instances of '", TypeName(a), "' and '",
-                    TypeName(b), "'"));
+  Fail(Cat("'", op, "' not supported between instances of '", TypeName(a), "' and '", TypeName(b),
+           "'"));
 }
 
 size_t Hash(const Value& value) {
-  Budget::Work(1);
+  Budget::Work(kVisitBytes);
   switch (value.kind()) {
     case Kind::kUndefined:
       return 1;
@@ -400,7 +403,8 @@ std::string ReprFloat(double d) {
   if (std::isinf(d)) return d < 0 ? "-inf" : "inf";
   // The shortest digits that read back as d, then Python's choice of notation.
   char buffer[64];
-  const auto result = std::to_chars(buffer, buffer + sizeof buffer, d, std::chars_format::scientific);
+  const auto result =
+      std::to_chars(buffer, buffer + sizeof buffer, d, std::chars_format::scientific);
   const std::string_view text(buffer, static_cast<size_t>(result.ptr - buffer));
   const size_t e = text.find('e');
   int exponent = 0;
@@ -449,7 +453,7 @@ std::string ReprString(std::string_view text) {
 }
 
 std::string Repr(const Value& value, int depth) {
-  Budget::Work(16);
+  Budget::Work(4 * kVisitBytes);
   CheckDepth(depth);
   switch (value.kind()) {
     case Kind::kUndefined:
@@ -469,16 +473,14 @@ std::string Repr(const Value& value, int depth) {
       return Cat("[", ReprItems(value.list().items, depth), "]");
     case Kind::kTuple:
       return Cat("(", ReprItems(value.list().items, depth),
-                          value.list().items.size() == 1 ? ",)" : ")");
+                 value.list().items.size() == 1 ? ",)" : ")");
     case Kind::kRange: {
       const ListObject& range = value.list();
-      return range.step == 1
-                 ? Cat("range(", range.start, ", ", range.stop, ")")
-                 : Cat("range(", range.start, ", ", range.stop, ", ", range.step, ")");
+      return range.step == 1 ? Cat("range(", range.start, ", ", range.stop, ")")
+                             : Cat("range(", range.start, ", ", range.stop, ", ", range.step, ")");
     }
     case Kind::kView:
-      return Cat("dict_", value.list().view, "([",
-                          ReprItems(value.list().items, depth), "])");
+      return Cat("dict_", value.list().view, "([", ReprItems(value.list().items, depth), "])");
     case Kind::kDict:
       return ReprDict(value.dict(), depth);
     case Kind::kNamespace:

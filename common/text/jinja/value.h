@@ -8,12 +8,11 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <nlohmann/json.hpp>
 #include <string>
 #include <string_view>
 #include <utility>
 #include <vector>
-
-#include <nlohmann/json.hpp>
 
 namespace tundra::jinja {
 
@@ -21,8 +20,8 @@ namespace tundra::jinja {
 // ChatTemplate turns it into an absl::Status.
 struct Error {
   std::string message;
-  int line = 0;                 // 0: not known yet
-  bool over_limit = false;      // a RenderLimits bound was exceeded
+  int line = 0;             // 0: not known yet
+  bool over_limit = false;  // a RenderLimits bound was exceeded
 };
 
 [[noreturn]] void Fail(std::string message);
@@ -69,14 +68,25 @@ class Interpreter;
 constexpr int kMaxDepth = 200;
 
 enum class Kind : uint8_t {
-  kUndefined, kNone, kBool, kInt, kFloat, kString,
-  kList, kTuple, kRange,
+  kUndefined,
+  kNone,
+  kBool,
+  kInt,
+  kFloat,
+  kString,
+  kList,
+  kTuple,
+  kRange,
   kView,      // dict.keys(), .values(), .items()
   kIterator,  // generators: read once
-  kDict, kNamespace, kMacro,
+  kDict,
+  kNamespace,
+  kMacro,
   kMethod,    // a method bound to its object
   kFunction,  // a global function
-  kLoop, kCycler, kJoiner,
+  kLoop,
+  kCycler,
+  kJoiner,
 };
 
 struct Object {
@@ -92,8 +102,8 @@ struct StringObject : Object {
 
 struct ListObject : Object {
   std::vector<Value> items;
-  size_t next = 0;           // kIterator only
-  std::string_view view;     // kView: "keys", "values", "items"; kTuple: "group" of groupby
+  size_t next = 0;        // kIterator only
+  std::string_view view;  // kView: "keys", "values", "items"; kTuple: "group" of groupby
   int64_t start = 0, stop = 0, step = 1;  // kRange only
 };
 
@@ -151,7 +161,9 @@ class Value {
   bool is_sequence() const {  // len() and indexing
     return kind_ == Kind::kList || kind_ == Kind::kTuple || kind_ == Kind::kRange;
   }
-  bool is_listed() const { return is_sequence() || kind_ == Kind::kView || kind_ == Kind::kIterator; }
+  bool is_listed() const {
+    return is_sequence() || kind_ == Kind::kView || kind_ == Kind::kIterator;
+  }
 
   bool bool_value() const { return scalar_.b; }
   int64_t int_value() const { return kind_ == Kind::kBool ? int64_t{scalar_.b} : scalar_.i; }
