@@ -145,7 +145,7 @@ class Simulation {
     return sum;
   }
   int64_t succeeded() const {
-    return std::count_if(ended_.begin(), ended_.end(),
+    return std::count_if(states_.begin(), states_.end(),
                          [](const auto& entry) { return entry.second == v1::SUCCEEDED; });
   }
 
@@ -184,6 +184,19 @@ class Simulation {
                                        &hub_, &clock_, IngestOptions{});
     TUNDRA_EXPECT_OK(controller_->Tick());
     for (SimWorker& worker : workers_) worker.link = nullptr;
+  }
+
+  // A restart alone disturbs nobody.
+  void Reboot() {
+    CheckInvariants();
+    const auto attempts = attempts_;
+    const auto states = states_;
+    Boot();
+    CheckInvariants();
+    EXPECT_EQ(attempts, attempts_);
+    for (const auto& [id, state] : states) {
+      EXPECT_EQ(IsPlaced(state), IsPlaced(states_[id])) << id.value << " was " << StateName(state);
+    }
   }
 
   void AddDataset() {
@@ -244,7 +257,7 @@ class Simulation {
     } else if (kind <= 14) {
       worker.up = !worker.up;  // away, for longer than its lease perhaps
     } else if (kind <= 16) {
-      Boot();
+      Reboot();
     } else if (kind <= 18) {
       Wish(job, v1::PAUSE);
     } else if (kind <= 22) {
@@ -371,17 +384,17 @@ class Simulation {
         }
         EXPECT_GE(job.job.attempt(), attempts_[id]) << "attempts only grow";
         attempts_[id] = job.job.attempt();
-        if (IsTerminal(ended_[id])) {
-          EXPECT_EQ(job.job.state(), ended_[id]) << "the first end wins";
+        if (IsTerminal(states_[id])) {
+          EXPECT_EQ(job.job.state(), states_[id]) << "the first end wins";
         }
-        ended_[id] = job.job.state();
+        states_[id] = job.job.state();
       }
       return absl::OkStatus();
     }));
   }
 
   bool AllEnded() const {
-    for (const auto& [id, state] : ended_) {
+    for (const auto& [id, state] : states_) {
       if (!IsTerminal(state)) return false;
     }
     return true;
@@ -413,7 +426,7 @@ class Simulation {
 
   std::string Describe() {
     std::string text;
-    for (const auto& [id, state] : ended_)
+    for (const auto& [id, state] : states_)
       absl::StrAppend(&text, id.value, " ", StateName(state), "; ");
     return text;
   }
@@ -430,7 +443,7 @@ class Simulation {
   std::vector<SimWorker> workers_;
   std::vector<JobId> jobs_;
   std::map<JobId, int64_t> attempts_;
-  std::map<JobId, v1::JobState> ended_;
+  std::map<JobId, v1::JobState> states_;
 };
 
 TEST(SimulationTest, NoJobIsLostOrDoubledWhateverHappens) {
