@@ -34,8 +34,7 @@ TEST_F(ConfigTest, TheSampleIsTheDefaults) {
 TEST_F(ConfigTest, TheSampleInTheDocumentationIsThisOne) {
   const char* const source = getenv("TUNDRA_SOURCE_DIR");
   if (source == nullptr) GTEST_SKIP() << "TUNDRA_SOURCE_DIR is not set; ctest sets it";
-  const absl::StatusOr<std::string> text =
-      ReadFile(std::string(source) + "/docs/coordinator.yaml");
+  const absl::StatusOr<std::string> text = ReadFile(std::string(source) + "/docs/coordinator.yaml");
   TUNDRA_ASSERT_OK(text);
   EXPECT_EQ(*text, SampleConfig()) << "tundra-coordinator --print-config > docs/coordinator.yaml";
 }
@@ -47,11 +46,13 @@ TEST_F(ConfigTest, SaysWhereAndWhatIsWrong) {
   EXPECT_THAT(Read("lease_seconds: soon\n"),
               StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("lease_seconds")));
   EXPECT_THAT(Read("- a\n- b\n"), StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("KEY")));
-  EXPECT_THAT(Read("a: [1, 2\n"), StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("c.yaml")));
+  EXPECT_THAT(Read("a: [1, 2\n"),
+              StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("c.yaml")));
   EXPECT_THAT(ReadConfigFile(dir_ / "none.yaml", config_),
               StatusIs(absl::StatusCode::kNotFound, HasSubstr("none.yaml")));
   config_.lease_seconds = 1;
-  EXPECT_THAT(CheckConfig(config_), StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("twice")));
+  EXPECT_THAT(CheckConfig(config_),
+              StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("twice")));
   config_ = Config();
   config_.heartbeat_seconds = 0.0 / 0.0;
   EXPECT_FALSE(CheckConfig(config_).ok());

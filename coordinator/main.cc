@@ -47,8 +47,7 @@ void Declare(CLI::App& app, Flags& flags) {
                  "~/.local/share/tundra/coordinator)");
   app.add_flag("--insecure", c.insecure,
                "allow addresses other than loopback, without encryption or log-in");
-  app.add_option("--ports-file", c.ports_file,
-                 "write the real ports there as JSON once it serves");
+  app.add_option("--ports-file", c.ports_file, "write the real ports there as JSON once it serves");
   app.add_option("--log-level", c.log_level, "trace, debug, info, warn, error or off")
       ->capture_default_str();
   app.add_flag("--log-json", c.log_json, "log JSON lines");
@@ -99,8 +98,7 @@ int Serve(const Config& config) {
   signal(SIGPIPE, SIG_IGN);
 
   CoordinatorOptions options;
-  options.data_dir =
-      config.data_dir.empty() ? DefaultDataDir() + "/coordinator" : config.data_dir;
+  options.data_dir = config.data_dir.empty() ? DefaultDataDir() + "/coordinator" : config.data_dir;
   options.listen = config.listen;
   options.http = config.http;
   options.insecure = config.insecure;

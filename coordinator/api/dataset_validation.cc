@@ -54,8 +54,7 @@ v1::ValidationReport ToProto(const DatasetReport& in, const std::string& name) {
   for (const std::string& error : in.errors) SplitFinding(error, name, out.add_errors());
   uint64_t error_count = 0;
   for (const auto& [kind, count] : in.error_counts) error_count += count;
-  out.set_error_count(
-      static_cast<int64_t>(std::max<uint64_t>(error_count, in.errors.size())));
+  out.set_error_count(static_cast<int64_t>(std::max<uint64_t>(error_count, in.errors.size())));
   for (const std::string& warning : in.warnings) SplitFinding(warning, name, out.add_warnings());
   out.set_warning_count(static_cast<int64_t>(in.warnings.size()));
   for (const auto& [bound, count] : in.length_histogram) {
@@ -85,9 +84,9 @@ class TextValidator : public DatasetValidator {
     options.truncate = input.truncate;
     options.loss_on = ToText(input.loss_on);
     options.max_errors = 20;
-    ASSIGN_OR_RETURN(const DatasetReport report,
-                     ValidateDataset(input.bytes, input.display_name, base, options,
-                                     input.preview_rows));
+    ASSIGN_OR_RETURN(
+        const DatasetReport report,
+        ValidateDataset(input.bytes, input.display_name, base, options, input.preview_rows));
     return ToProto(report, input.display_name);
   }
 };

@@ -194,7 +194,11 @@ class DeliverReactor : public grpc::ServerReadReactor<v1::GenerationChunk>,
     } else if (chunk_.task_id() != task_) {
       return End(absl::InvalidArgumentError("one stream delivers one task"));
     }
-    Continue(context_->relay->Push(chunk_));
+    const bool last = !chunk_.finish_reason().empty() || chunk_.error_code() != 0;
+    const absl::StatusOr<bool> room = context_->relay->Push(chunk_);
+    // Ends here, before the reader's going could look like a cancellation.
+    if (last && room.ok()) return End(absl::OkStatus());
+    Continue(room);
   }
   void OnCancel() override { End(absl::CancelledError("cancelled")); }
   void OnDone() override {

@@ -22,11 +22,10 @@ const prometheus::Histogram::BucketBoundaries& Seconds() {
 
 const char* CodeName(int code) {
   static constexpr const char* kNames[] = {
-      "OK",           "CANCELLED",         "UNKNOWN",          "INVALID_ARGUMENT",
-      "DEADLINE",     "NOT_FOUND",         "ALREADY_EXISTS",   "PERMISSION_DENIED",
-      "EXHAUSTED",    "FAILED_PRECONDITION", "ABORTED",        "OUT_OF_RANGE",
-      "UNIMPLEMENTED", "INTERNAL",         "UNAVAILABLE",      "DATA_LOSS",
-      "UNAUTHENTICATED"};
+      "OK",        "CANCELLED",      "UNKNOWN",           "INVALID_ARGUMENT", "DEADLINE",
+      "NOT_FOUND", "ALREADY_EXISTS", "PERMISSION_DENIED", "EXHAUSTED",        "FAILED_PRECONDITION",
+      "ABORTED",   "OUT_OF_RANGE",   "UNIMPLEMENTED",     "INTERNAL",         "UNAVAILABLE",
+      "DATA_LOSS", "UNAUTHENTICATED"};
   return code >= 0 && code < 17 ? kNames[code] : "UNKNOWN";
 }
 
@@ -39,12 +38,11 @@ struct Metrics::Families {
           .Name("tundra_rpc_duration_seconds")
           .Help("Time from a call's arrival to its end.")
           .Register(registry);
-  prometheus::Histogram& commit =
-      BuildHistogram()
-          .Name("tundra_db_commit_duration_seconds")
-          .Help("Time of a transaction of the store, commit included.")
-          .Register(registry)
-          .Add({}, Seconds());
+  prometheus::Histogram& commit = BuildHistogram()
+                                      .Name("tundra_db_commit_duration_seconds")
+                                      .Help("Time of a transaction of the store, commit included.")
+                                      .Register(registry)
+                                      .Add({}, Seconds());
   prometheus::Counter& steps = BuildCounter()
                                    .Name("tundra_steps_total")
                                    .Help("Optimizer steps that became durable.")
@@ -60,12 +58,11 @@ struct Metrics::Families {
           .Name("tundra_job_failures_total")
           .Help("Jobs that ended in FAILED, by failure code.")
           .Register(registry);
-  prometheus::Counter& fenced =
-      BuildCounter()
-          .Name("tundra_fenced_writes_total")
-          .Help("Reports refused because their attempt was not current.")
-          .Register(registry)
-          .Add({});
+  prometheus::Counter& fenced = BuildCounter()
+                                    .Name("tundra_fenced_writes_total")
+                                    .Help("Reports refused because their attempt was not current.")
+                                    .Register(registry)
+                                    .Add({});
   prometheus::Family<prometheus::Gauge>& jobs =
       BuildGauge().Name("tundra_jobs").Help("Jobs by state.").Register(registry);
   prometheus::Family<prometheus::Gauge>& workers =

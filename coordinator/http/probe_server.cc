@@ -4,6 +4,7 @@
 #include <httplib.h>
 #include <sys/socket.h>
 
+#include <atomic>
 #include <thread>
 
 #include "absl/strings/match.h"
@@ -36,16 +37,16 @@ class ProbeServerImpl : public ProbeServer {
     server_.Get("/healthz", [](const httplib::Request&, httplib::Response& response) {
       response.set_content("ok\n", kText);
     });
-    server_.Get("/readyz", [ready = handlers.ready](const httplib::Request&,
-                                                    httplib::Response& response) {
-      const bool is_ready = ready();
-      response.status = is_ready ? 200 : 503;
-      response.set_content(is_ready ? "ok\n" : "not ready\n", kText);
-    });
-    server_.Get("/metrics", [metrics = handlers.metrics](const httplib::Request&,
-                                                         httplib::Response& response) {
-      response.set_content(metrics(), kText);
-    });
+    server_.Get("/readyz",
+                [ready = handlers.ready](const httplib::Request&, httplib::Response& response) {
+                  const bool is_ready = ready();
+                  response.status = is_ready ? 200 : 503;
+                  response.set_content(is_ready ? "ok\n" : "not ready\n", kText);
+                });
+    server_.Get("/metrics",
+                [metrics = handlers.metrics](const httplib::Request&, httplib::Response& response) {
+                  response.set_content(metrics(), kText);
+                });
     if (port == 0) {
       port_ = server_.bind_to_any_port(host.c_str());
     } else {
@@ -56,9 +57,13 @@ class ProbeServerImpl : public ProbeServer {
           "cannot listen on ", address,
           ": the port is taken or the address is not this machine's; choose another --http"));
     }
-    thread_ = std::thread([this] { server_.listen_after_bind(); });
+    thread_ = std::thread([this] {
+      server_.listen_after_bind();
+      ended_ = true;
+    });
     // stop() before the loop runs would be lost.
-    while (!server_.is_running()) std::this_thread::yield();
+    while (!server_.is_running() && !ended_) std::this_thread::yield();
+    if (ended_) return absl::InternalError(absl::StrCat("cannot serve on ", address));
     return absl::OkStatus();
   }
 
@@ -73,6 +78,7 @@ class ProbeServerImpl : public ProbeServer {
   httplib::Server server_;
   std::thread thread_;
   int port_ = 0;
+  std::atomic<bool> ended_{false};
 };
 
 }  // namespace

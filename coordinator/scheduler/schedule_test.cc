@@ -92,9 +92,9 @@ TEST(ScheduleTest, StartsTheOldestJobOnTheDevicesItAsksFor) {
 
 TEST(ScheduleTest, AJobThatWaitsKeepsItsDevicesFromLaterJobs) {
   const WorkerView w1 = NewWorker("w1", 2);
-  const auto decisions = Schedule(
-      World({w1}, {NewGroup("g1", w1, {0}, "j0")}, {Placed("j0", "g1"), NewJob("j1", 2), NewJob("j2", 1)}),
-      kNow);
+  const auto decisions = Schedule(World({w1}, {NewGroup("g1", w1, {0}, "j0")},
+                                        {Placed("j0", "g1"), NewJob("j1", 2), NewJob("j2", 1)}),
+                                  kNow);
   EXPECT_TRUE(Only<StartJob>(decisions).empty());
   const auto waits = Only<WaitJob>(decisions);
   ASSERT_EQ(waits.size(), 2u);
@@ -105,7 +105,8 @@ TEST(ScheduleTest, AJobThatWaitsKeepsItsDevicesFromLaterJobs) {
 
 TEST(ScheduleTest, AJobThatNobodyCanServeBlocksNobody) {
   const auto decisions = Schedule(
-      World({NewWorker("w1", 2)}, {}, {NewJob("j1", 4), NewJob("j2", 1, "C"), NewJob("j3", 2)}), kNow);
+      World({NewWorker("w1", 2)}, {}, {NewJob("j1", 4), NewJob("j2", 1, "C"), NewJob("j3", 2)}),
+      kNow);
   const auto starts = Only<StartJob>(decisions);
   ASSERT_EQ(starts.size(), 1u);
   EXPECT_EQ(starts[0].job.value, "j3");
@@ -173,8 +174,8 @@ TEST(ScheduleTest, TakesShardsFromTheSpecOrFromMemory) {
 }
 
 TEST(ScheduleTest, SharesFreeDevicesAmongJobsThatTakeWhateverServes) {
-  const auto starts = Only<StartJob>(
-      Schedule(World({NewWorker("w1", 4)}, {}, {NewJob("j1"), NewJob("j2")}), kNow));
+  const auto starts =
+      Only<StartJob>(Schedule(World({NewWorker("w1", 4)}, {}, {NewJob("j1"), NewJob("j2")}), kNow));
   ASSERT_EQ(starts.size(), 2u);
   EXPECT_EQ(starts[0].plan.members.size(), 2u);
   EXPECT_EQ(starts[1].plan.members.size(), 2u);
@@ -214,15 +215,17 @@ TEST(ScheduleTest, ALostWorkerIsReplacedWhereThereIsAnother) {
   EXPECT_EQ(Only<MoveJob>(back)[0].path, (std::vector<v1::JobState>{v1::PREEMPTING, v1::QUEUED}));
   EXPECT_TRUE(Only<MoveJob>(back)[0].lost_attempt);
   job.min_devices = 1;
-  EXPECT_EQ(Only<ReformGroup>(Schedule(World({w1, w2}, {group}, {job}), kNow))[0].plan.members.size(),
-            1u);
+  EXPECT_EQ(
+      Only<ReformGroup>(Schedule(World({w1, w2}, {group}, {job}), kNow))[0].plan.members.size(),
+      1u);
 }
 
 TEST(ScheduleTest, ARestartedWorkerHasNoRanksOfTheEpoch) {
   WorkerView w1 = NewWorker("w1", 1);
   const GroupView group = NewGroup("g1", w1, {0}, "j1");
   w1.incarnation = "another run";
-  const auto reforms = Only<ReformGroup>(Schedule(World({w1}, {group}, {Placed("j1", "g1")}), kNow));
+  const auto reforms =
+      Only<ReformGroup>(Schedule(World({w1}, {group}, {Placed("j1", "g1")}), kNow));
   ASSERT_EQ(reforms.size(), 1u);
   EXPECT_EQ(reforms[0].plan.members[0].incarnation, "another run");
 }
@@ -304,8 +307,7 @@ TEST(ScheduleTest, RanksThatIgnoreACancellationAreKilled) {
   JobView job = Placed("j1", "g1", v1::CANCELLING);
   job.desired = v1::CANCEL;
   job.state_age = kCancelGrace + absl::Seconds(1);
-  const auto decisions =
-      Schedule(World({w1}, {NewGroup("g1", w1, {0}, "j1")}, {job}), kNow);
+  const auto decisions = Schedule(World({w1}, {NewGroup("g1", w1, {0}, "j1")}, {job}), kNow);
   EXPECT_EQ(Only<MoveJob>(decisions).at(0).path, std::vector<v1::JobState>{v1::CANCELLED});
   EXPECT_EQ(Only<DissolveGroup>(decisions).size(), 1u);
 }
@@ -502,9 +504,8 @@ class Checker {
       EXPECT_TRUE(worker->bases.contains(plan.base));
       EXPECT_EQ(worker->build, plan.build);
       EXPECT_EQ(worker->incarnation, m.incarnation);
-      const auto device =
-          std::find_if(worker->devices.begin(), worker->devices.end(),
-                       [&](const DeviceView& d) { return d.index == m.device; });
+      const auto device = std::find_if(worker->devices.begin(), worker->devices.end(),
+                                       [&](const DeviceView& d) { return d.index == m.device; });
       ASSERT_NE(device, worker->devices.end());
       EXPECT_EQ(device->numerics_class, plan.numerics_class);
     }

@@ -16,16 +16,16 @@ using Arrow = std::pair<v1::JobState, v1::JobState>;
 // The diagram of docs/architecture.md, arrow by arrow.
 const std::set<Arrow>& Diagram() {
   static const auto* const arrows = new std::set<Arrow>{
-      {v1::QUEUED, v1::STARTING},     {v1::STARTING, v1::RUNNING},
-      {v1::RUNNING, v1::SUCCEEDED},   {v1::QUEUED, v1::FAILED},
-      {v1::STARTING, v1::FAILED},     {v1::RUNNING, v1::FAILED},
-      {v1::STARTING, v1::PREEMPTING}, {v1::RUNNING, v1::PREEMPTING},
-      {v1::PREEMPTING, v1::QUEUED},   {v1::QUEUED, v1::PAUSED},
-      {v1::STARTING, v1::PAUSING},    {v1::RUNNING, v1::PAUSING},
-      {v1::PAUSING, v1::PAUSED},      {v1::PAUSED, v1::QUEUED},
-      {v1::QUEUED, v1::CANCELLED},    {v1::PAUSED, v1::CANCELLED},
-      {v1::STARTING, v1::CANCELLING}, {v1::RUNNING, v1::CANCELLING},
-      {v1::PAUSING, v1::CANCELLING},  {v1::PREEMPTING, v1::CANCELLING},
+      {v1::QUEUED, v1::STARTING},      {v1::STARTING, v1::RUNNING},
+      {v1::RUNNING, v1::SUCCEEDED},    {v1::QUEUED, v1::FAILED},
+      {v1::STARTING, v1::FAILED},      {v1::RUNNING, v1::FAILED},
+      {v1::STARTING, v1::PREEMPTING},  {v1::RUNNING, v1::PREEMPTING},
+      {v1::PREEMPTING, v1::QUEUED},    {v1::QUEUED, v1::PAUSED},
+      {v1::STARTING, v1::PAUSING},     {v1::RUNNING, v1::PAUSING},
+      {v1::PAUSING, v1::PAUSED},       {v1::PAUSED, v1::QUEUED},
+      {v1::QUEUED, v1::CANCELLED},     {v1::PAUSED, v1::CANCELLED},
+      {v1::STARTING, v1::CANCELLING},  {v1::RUNNING, v1::CANCELLING},
+      {v1::PAUSING, v1::CANCELLING},   {v1::PREEMPTING, v1::CANCELLING},
       {v1::CANCELLING, v1::CANCELLED}, {v1::RUNNING, v1::STARTING},
   };
   return *arrows;

@@ -42,11 +42,11 @@ absl::StatusOr<Fd> LockDataDir(const std::string& dir) {
   return fd;
 }
 
-std::unique_ptr<soci::session> Connect(const std::string& path) {
+std::unique_ptr<soci::session> Connect(const std::string& path, bool sync) {
   auto session = std::make_unique<soci::session>();
   session->open(soci::sqlite3, absl::StrCat("dbname=\"", path, "\" timeout=30"));
   *session << "PRAGMA journal_mode=WAL";
-  *session << "PRAGMA synchronous=FULL";
+  *session << (sync ? "PRAGMA synchronous=FULL" : "PRAGMA synchronous=OFF");
   *session << "PRAGMA foreign_keys=OFF";
   return session;
 }
@@ -86,10 +86,10 @@ class SqliteStore : public Store {
     ASSIGN_OR_RETURN(lock_, LockDataDir(options_.data_dir));
     const std::string path = options_.data_dir + "/tundra.db";
     RETURN_IF_ERROR(SqlGuard(path, [&] {
-      write_session_ = Connect(path);
+      write_session_ = Connect(path, options_.sync);
       Migrate(*write_session_);
       for (int i = 0; i < options_.read_sessions; ++i) {
-        read_sessions_.push_back(Connect(path));
+        read_sessions_.push_back(Connect(path, options_.sync));
         free_.push_back(read_sessions_.back().get());
       }
       return absl::OkStatus();

@@ -25,11 +25,14 @@ struct SqliteOptions {
   int read_sessions = 4;
   // Most writes that share a commit.
   int max_batch = 64;
+  // False skips the waiting for the disk, so that a crash of the machine may lose
+  // writes: for simulations.
+  bool sync = true;
   // Told how long each commit took, on the writer thread.
-  std::function<void(absl::Duration)> on_commit;
+  std::function<void(absl::Duration)> on_commit = nullptr;
   // Called at "begin", "applied" (before the commit) and "committed", on the
   // writer thread: crash tests end the process there.
-  std::function<void(std::string_view)> at_point;
+  std::function<void(std::string_view)> at_point = nullptr;
 };
 
 // Opens or makes DATA_DIR/tundra.db and runs the migrations that are missing.

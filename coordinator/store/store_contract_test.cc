@@ -96,7 +96,9 @@ TEST_F(StoreContractTest, AFailedWriteKeepsNothingOfIt) {
     JobDraft draft(*record, kNow);
     TUNDRA_EXPECT_OK(draft.Move(v1::STARTING, "starts"));
     TUNDRA_EXPECT_OK(txn.SaveJob(draft));
-    TUNDRA_EXPECT_OK(txn.PutGroup({.id = {"group-1"}}));
+    GroupRecord group;
+    group.id.value = "group-1";
+    TUNDRA_EXPECT_OK(txn.PutGroup(group));
     EXPECT_EQ(txn.GetJob({"job-1"})->job.state(), v1::STARTING);  // sees its own write
     return absl::CancelledError("changed my mind");
   });
@@ -164,8 +166,7 @@ TEST_F(StoreContractTest, EventsAndMetricsShareOneSequenceAndStepsAreStoredOnce)
     EXPECT_EQ(txn.ReadTimeline(job, 0, TimelineKind::kEvents, 2)->size(), 2u);
     const auto rest = *txn.ReadTimeline(job, last - 1, TimelineKind::kAll, 100);
     EXPECT_EQ(rest.size(), 1u);
-    EXPECT_EQ(std::get<v1::StepMetrics>(
-                  (*txn.ReadTimeline(job, 0, TimelineKind::kMetrics, 100))[3])
+    EXPECT_EQ(std::get<v1::StepMetrics>((*txn.ReadTimeline(job, 0, TimelineKind::kMetrics, 100))[3])
                   .train_loss(),
               1.0);
     return absl::OkStatus();
@@ -178,7 +179,8 @@ TEST_F(StoreContractTest, ListsByFilterNewestFirstInPages) {
   TUNDRA_EXPECT_OK(store_->Read([&](ReadTxn& txn) {
     const auto ids = [&](JobQuery query) {
       std::string out;
-      for (const JobRecord& job : *txn.ListJobs(query)) out += job.id.value.substr(4);
+      const std::vector<JobRecord> jobs = *txn.ListJobs(query);
+      for (const JobRecord& job : jobs) out += job.id.value.substr(4);
       return out;
     };
     using Field = JobFilterTerm::Field;
@@ -226,8 +228,8 @@ TEST_F(StoreContractTest, BlobsAreKeptWhileSomethingRefersToThem) {
     return ids.size();
   };
   EXPECT_EQ(loose(), 0u);
-  TUNDRA_ASSERT_OK(store_->Write(
-      [&](Txn& txn) { return txn.DeleteCheckpoint(*txn.GetJob({"job-1"}), 7); }));
+  TUNDRA_ASSERT_OK(
+      store_->Write([&](Txn& txn) { return txn.DeleteCheckpoint(*txn.GetJob({"job-1"}), 7); }));
   EXPECT_EQ(loose(), 1u);
   TUNDRA_ASSERT_OK(store_->Write([&](Txn& txn) { return txn.DeleteDataset({"d1"}); }));
   EXPECT_EQ(loose(), 2u);
@@ -255,10 +257,17 @@ TEST_F(StoreContractTest, DeletingAJobLeavesNothingOfIt) {
 }
 
 TEST_F(StoreContractTest, KeepsGroupsBasesReportsRequestsAndUploads) {
-  GroupRecord group{.id = {"group-1"}, .epoch = 3, .base = {"h"}, .precision = v1::BF16,
-                    .numerics_class = "c", .build = "b", .shards = 2,
+  GroupRecord group{.id = {"group-1"},
+                    .epoch = 3,
+                    .base = {"h"},
+                    .precision = v1::BF16,
+                    .numerics_class = "c",
+                    .build = "b",
+                    .shards = 2,
                     .members = {{{"w1"}, 0, "run1"}, {{"w\"2"}, 1, "run2"}},
-                    .job = {"job-1"}, .attempt = 9, .resume_step = -1};
+                    .job = {"job-1"},
+                    .attempt = 9,
+                    .resume_step = -1};
   v1::BaseInfo info;
   info.mutable_base()->set_display_name("tiny");
   v1::ValidationReport report;
@@ -307,9 +316,9 @@ TEST_F(StoreContractTest, ManyThreadsWriteAndReadAtOnce) {
         // A read sees a whole transaction: the row agrees with the timeline.
         TUNDRA_EXPECT_OK(store_->Read([&](ReadTxn& txn) {
           const JobRecord job = *txn.GetJob({"job-1"});
-          EXPECT_EQ(static_cast<int64_t>(
-                        txn.ReadTimeline(job, 0, TimelineKind::kAll, 10'000)->size()),
-                    job.last_sequence);
+          EXPECT_EQ(
+              static_cast<int64_t>(txn.ReadTimeline(job, 0, TimelineKind::kAll, 10'000)->size()),
+              job.last_sequence);
           return absl::OkStatus();
         }));
       }

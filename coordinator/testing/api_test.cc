@@ -45,14 +45,13 @@ TEST_F(ApiTest, NamesAllFaultsOfAJobAtOnce) {
   v1::Job job;
   const grpc::Status status = TryCreate(request, &job);
   EXPECT_EQ(status.error_code(), grpc::StatusCode::INVALID_ARGUMENT);
-  EXPECT_THAT(ViolatedFields(status),
-              ElementsAre("job.display_name", "job.spec.checkpoint.keep",
-                          "job.spec.dataset.train", "job.spec.eval.every_steps",
-                          "job.spec.lora.rank", "job.spec.lora.target_modules",
-                          "job.spec.resources.shards", "job.spec.training.learning_rate",
-                          "job.spec.training.max_seq_length",
-                          "job.spec.training.micro_batch_tokens",
-                          "job.spec.training.micro_batch_tokens"));
+  EXPECT_THAT(
+      ViolatedFields(status),
+      ElementsAre("job.display_name", "job.spec.checkpoint.keep", "job.spec.dataset.train",
+                  "job.spec.eval.every_steps", "job.spec.lora.rank", "job.spec.lora.target_modules",
+                  "job.spec.resources.shards", "job.spec.training.learning_rate",
+                  "job.spec.training.max_seq_length", "job.spec.training.micro_batch_tokens",
+                  "job.spec.training.micro_batch_tokens"));
   EXPECT_THAT(status.error_message(), HasSubstr("it has q_proj, v_proj"));
 }
 
@@ -256,7 +255,8 @@ TEST_F(ApiTest, UploadsAnAdapterFolderForGeneration) {
   request.set_adapter(response.name());
   grpc::ClientContext generating;
   const auto reader = generate_->Generate(&generating, request);
-  ASSERT_TRUE(worker->WaitFor([](const v1::WorkerAssignment& a) { return a.generate_size() == 1; }));
+  ASSERT_TRUE(
+      worker->WaitFor([](const v1::WorkerAssignment& a) { return a.generate_size() == 1; }));
   const v1::AdapterFile file = worker->assignment().generate(0).adapter_files(1);
   EXPECT_EQ(*worker->Fetch(file.sha256()), "weights");
   generating.TryCancel();
@@ -264,9 +264,7 @@ TEST_F(ApiTest, UploadsAnAdapterFolderForGeneration) {
 }
 
 TEST_F(ApiTest, GenerateWithoutAWorkerIsUnavailable) {
-  {
-    const auto worker = NewWorker("worker-1", 1);
-  }
+  { const auto worker = NewWorker("worker-1", 1); }
   v1::GenerateRequest request;
   request.set_base("tiny");
   request.set_prompt("x");

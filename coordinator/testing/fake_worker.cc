@@ -112,7 +112,8 @@ grpc::StatusCode FakeWorker::WaitForEnd() {
 
 void FakeWorker::SetRanks(v1::RankPhase phase, const std::string& error, v1::FailureCode code) {
   report_.clear_groups();
-  for (const v1::GroupAssignment& group : assignment().groups()) {
+  const v1::WorkerAssignment wanted = assignment();
+  for (const v1::GroupAssignment& group : wanted.groups()) {
     v1::GroupReport* const out = report_.add_groups();
     out->set_group_id(group.group_id());
     out->set_epoch(group.epoch());
@@ -183,7 +184,8 @@ void FakeWorker::AddSteps(int64_t first, int64_t last) {
 }
 
 void FakeWorker::AddCheckpoint(int64_t step, bool final) {
-  const std::string state = absl::StrCat("state after ", step), adapter = absl::StrCat("adapter ", step);
+  const std::string state = absl::StrCat("state after ", step),
+                    adapter = absl::StrCat("adapter ", step);
   TUNDRA_CHECK(Put(state).ok() && Put(adapter).ok()) << "blobs of a checkpoint";
   v1::CheckpointReport* const c = job().add_checkpoints();
   c->set_step(step);
@@ -197,7 +199,8 @@ void FakeWorker::AddCheckpoint(int64_t step, bool final) {
 }
 
 bool FakeWorker::WaitForAck(const std::function<bool(const v1::JobAck&)>& ok) {
-  return WaitFor([&](const v1::WorkerAssignment& a) { return a.acks_size() == 1 && ok(a.acks(0)); });
+  return WaitFor(
+      [&](const v1::WorkerAssignment& a) { return a.acks_size() == 1 && ok(a.acks(0)); });
 }
 
 grpc::Status FakeWorker::Put(const std::string& bytes, size_t chunk) {
@@ -240,8 +243,7 @@ absl::StatusOr<std::string> FakeWorker::Fetch(const std::string& sha256, int64_t
   while (reader->Read(&response)) bytes += response.chunk();
   const grpc::Status status = reader->Finish();
   if (!status.ok()) {
-    return absl::Status(static_cast<absl::StatusCode>(status.error_code()),
-                        status.error_message());
+    return absl::Status(static_cast<absl::StatusCode>(status.error_code()), status.error_message());
   }
   return bytes;
 }

@@ -141,7 +141,8 @@ TEST_F(FaultsTest, ASecondSessionOfAWorkerEndsTheFirst) {
   FakeWorker twin("worker-1", 1);
   twin.Connect(port());
   EXPECT_EQ(worker->WaitForEnd(), grpc::StatusCode::ABORTED);
-  EXPECT_TRUE(twin.WaitFor([](const v1::WorkerAssignment& a) { return a.has_heartbeat_interval(); }));
+  EXPECT_TRUE(
+      twin.WaitFor([](const v1::WorkerAssignment& a) { return a.has_heartbeat_interval(); }));
 }
 
 TEST_F(FaultsTest, ADrainingWorkerGetsItsJobSavedAndQueued) {

@@ -191,12 +191,12 @@ std::vector<v1::WatchJobResponse> CoordinatorHarness::WatchToEnd(const std::stri
 std::unique_ptr<FakeWorker> CoordinatorHarness::NewWorker(const std::string& id, int devices) {
   auto worker = std::make_unique<FakeWorker>(id, devices);
   worker->Connect(port());
-  EXPECT_TRUE(worker->WaitFor(
-      [](const v1::WorkerAssignment& a) { return a.has_heartbeat_interval(); }));
+  EXPECT_TRUE(
+      worker->WaitFor([](const v1::WorkerAssignment& a) { return a.has_heartbeat_interval(); }));
   if (worker->assignment().wanted_blobs_size() > 0) {
     EXPECT_TRUE(worker->Put(kFakeTokenizer).ok());
-    EXPECT_TRUE(worker->WaitFor(
-        [](const v1::WorkerAssignment& a) { return a.wanted_blobs().empty(); }));
+    EXPECT_TRUE(
+        worker->WaitFor([](const v1::WorkerAssignment& a) { return a.wanted_blobs().empty(); }));
   }
   return worker;
 }

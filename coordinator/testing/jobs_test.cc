@@ -273,7 +273,8 @@ TEST_F(JobsTest, RelaysGeneratedText) {
   request.set_prompt("Once");
   grpc::ClientContext context;
   const auto reader = generate_->Generate(&context, request);
-  ASSERT_TRUE(worker->WaitFor([](const v1::WorkerAssignment& a) { return a.generate_size() == 1; }));
+  ASSERT_TRUE(
+      worker->WaitFor([](const v1::WorkerAssignment& a) { return a.generate_size() == 1; }));
   const v1::GenerateTask task = worker->assignment().generate(0);
   EXPECT_EQ(task.prompt(), "Once");
   EXPECT_TRUE(task.templated());
@@ -311,7 +312,8 @@ TEST_F(JobsTest, AClientThatGoesEndsItsGeneration) {
   request.set_raw_prompt("Once");
   grpc::ClientContext context;
   const auto reader = generate_->Generate(&context, request);
-  ASSERT_TRUE(worker->WaitFor([](const v1::WorkerAssignment& a) { return a.generate_size() == 1; }));
+  ASSERT_TRUE(
+      worker->WaitFor([](const v1::WorkerAssignment& a) { return a.generate_size() == 1; }));
   grpc::ClientContext deliver;
   v1::GenerationAck ack;
   const auto writer = worker->stub().DeliverGeneration(&deliver, &ack);

@@ -191,6 +191,9 @@ absl::StatusOr<Snapshot> Controller::Look() {
 }
 
 absl::StatusOr<bool> Controller::Tick() {
+  // Before the first look the fleet must know of the groups that are in the
+  // store: their workers have a lease to come back, and are not lost.
+  if (!published_) RETURN_IF_ERROR(Publish());
   ASSIGN_OR_RETURN(const Snapshot snapshot, Look());
   const absl::Time now = clock_->Now();
   bool again = false;
@@ -240,6 +243,7 @@ absl::Status Controller::Publish() {
     return absl::OkStatus();
   }));
   fleet_->SetPlan(std::move(plan));
+  published_ = true;
   return absl::OkStatus();
 }
 

@@ -57,6 +57,7 @@ class Controller {
   const ControllerOptions options_;
   // Since when each job is in its state; used by Tick only.
   std::map<JobId, std::pair<v1::JobState, absl::Duration>> since_;
+  bool published_ = false;
 
   absl::Mutex mu_;
   std::map<JobId, v1::Waiting> waiting_ ABSL_GUARDED_BY(mu_);
