@@ -133,6 +133,9 @@ absl::Status AddedTokens::ParseToken(const JsonView& json, const Bpe& model, int
   ASSIGN_OR_RETURN(token.lstrip, json.GetBool("lstrip", false));
   ASSIGN_OR_RETURN(token.rstrip, json.GetBool("rstrip", false));
 
+  if (!by_content_.try_emplace(token.content, tokens_.size()).second) {
+    return json.Invalid(absl::StrCat("'", token.content, "' is added twice; remove one"));
+  }
   const auto model_size = static_cast<int32_t>(model.size());
   const int32_t next_id =
       max_added >= model_size || (model_size == 0 && max_added >= 0) ? max_added + 1 : model_size;
@@ -144,9 +147,6 @@ absl::Status AddedTokens::ParseToken(const JsonView& json, const Bpe& model, int
         " (a token of the model keeps its id, others count on from the vocabulary's size); "
         "correct the id, or the order of added_tokens"));
   }
-  if (!by_content_.try_emplace(token.content, tokens_.size()).second) {
-    return json.Invalid(absl::StrCat("'", token.content, "' is added twice; remove one"));
-  }
   by_id_.emplace(token.id, tokens_.size());
   max_added = std::max(max_added, token.id);
   tokens_.push_back(std::move(token));
@@ -155,8 +155,9 @@ absl::Status AddedTokens::ParseToken(const JsonView& json, const Bpe& model, int
 
 absl::Status AddedTokens::BuildMatchers(const JsonView& list, const Normalizer* normalizer) {
   for (const bool special : {true, false}) {  // of equal patterns the special one counts
-    for (const AddedToken& token : tokens_) {
+    for (AddedToken& token : tokens_) {
       if (token.special != special) continue;
+      token.decoded = token.content;
       if (!token.normalized) {
         raw_.Add(token.content, &token);
         continue;
@@ -171,6 +172,7 @@ absl::Status AddedTokens::BuildMatchers(const JsonView& list, const Normalizer* 
                          "' is nothing once normalized, so it would match everywhere; "
                          "set its 'normalized' to false"));
       }
+      token.decoded = std::string(piece.text);
       normalized_.Add(piece.text, &token);
     }
   }

@@ -31,6 +31,8 @@ struct AddedToken {
   bool rstrip = false;       // … on its right
   bool normalized = false;
   bool special = false;  // left out by Decode when asked
+  // What the id decodes to: the content, normalized where `normalized` says so.
+  std::string decoded;
 };
 
 // Finds tokens of one pass. Immutable; thread-safe.

@@ -13,23 +13,17 @@ namespace {
 
 using Known = absl::FunctionRef<bool(int32_t)>;
 
+bool IsBlank(char32_t c) { return c == ByteToCharTable()[' '] || IsWhitespace(c); }
+
 // Takes the blanks at a token's edges out of its offsets.
 class TrimOffsets final : public PostProcessor {
  public:
   explicit TrimOffsets(bool add_prefix_space) : add_prefix_space_(add_prefix_space) {}
 
-  void Apply(bool, IdToToken id_to_token, Encoding& encoding) const override {
-    for (size_t i = 0; i < encoding.offsets.size(); ++i) {
-      const std::string token = id_to_token(encoding.ids[i]);
-      auto& [begin, end] = encoding.offsets[i];
-      uint32_t leading = 0;
-      for (size_t pos = 0; pos < token.size(); ++leading) {
-        if (!IsBlank(NextCodePoint(token, pos))) break;
-      }
-      uint32_t trailing = 0;
-      for (size_t pos = token.size(); pos > 0; ++trailing) {
-        if (!IsBlank(PreviousCodePoint(token, pos))) break;
-      }
+  void Apply(bool, PostProcessed& text) const override {
+    for (size_t i = 0; i < text.encoding.offsets.size(); ++i) {
+      auto& [begin, end] = text.encoding.offsets[i];
+      auto [leading, trailing] = text.blanks[i];
       // The first blank is ours, not the text's, where one was put in front.
       if (leading > 0 && add_prefix_space_ && (i == 0 || begin == 0)) --leading;
       begin = std::min(begin + leading, end);
@@ -38,33 +32,39 @@ class TrimOffsets final : public PostProcessor {
   }
 
  private:
-  static bool IsBlank(char32_t c) { return c == ByteToCharTable()[' '] || IsWhitespace(c); }
   const bool add_prefix_space_;
 };
 
 class Template final : public PostProcessor {
  public:
-  // One of `ids` to insert, or the text.
+  // `ids` to insert, or the text.
   struct Item {
     bool is_text;
     std::vector<int32_t> ids;
   };
   explicit Template(std::vector<Item> items) : items_(std::move(items)) {}
 
-  void Apply(bool add_special_tokens, IdToToken, Encoding& encoding) const override {
-    const bool with_offsets = !encoding.offsets.empty() || encoding.ids.empty();
-    Encoding out;
-    out.ids.reserve(encoding.ids.size() + 4);
+  void Apply(bool add_special_tokens, PostProcessed& text) const override {
+    const auto append = [](const auto& from, auto& to) {
+      to.insert(to.end(), from.begin(), from.end());
+    };
+    PostProcessed out;
+    out.with_offsets = text.with_offsets;
+    out.encoding.ids.reserve(text.encoding.ids.size() + 4);
     for (const Item& item : items_) {
       if (item.is_text) {
-        out.ids.insert(out.ids.end(), encoding.ids.begin(), encoding.ids.end());
-        out.offsets.insert(out.offsets.end(), encoding.offsets.begin(), encoding.offsets.end());
+        append(text.encoding.ids, out.encoding.ids);
+        append(text.encoding.offsets, out.encoding.offsets);
+        append(text.blanks, out.blanks);
       } else if (add_special_tokens) {
-        out.ids.insert(out.ids.end(), item.ids.begin(), item.ids.end());
-        if (with_offsets) out.offsets.resize(out.ids.size());
+        append(item.ids, out.encoding.ids);
+        if (text.with_offsets) {
+          out.encoding.offsets.resize(out.encoding.ids.size());
+          out.blanks.resize(out.encoding.ids.size());
+        }
       }
     }
-    encoding = std::move(out);
+    text = std::move(out);
   }
 
  private:
@@ -74,8 +74,8 @@ class Template final : public PostProcessor {
 class Sequence final : public PostProcessor {
  public:
   explicit Sequence(std::vector<std::unique_ptr<PostProcessor>> steps) : steps_(std::move(steps)) {}
-  void Apply(bool add_special_tokens, IdToToken id_to_token, Encoding& encoding) const override {
-    for (const auto& step : steps_) step->Apply(add_special_tokens, id_to_token, encoding);
+  void Apply(bool add_special_tokens, PostProcessed& text) const override {
+    for (const auto& step : steps_) step->Apply(add_special_tokens, text);
   }
 
  private:
@@ -184,6 +184,17 @@ absl::StatusOr<std::unique_ptr<PostProcessor>> ParseAtDepth(const JsonView& json
 }
 
 }  // namespace
+
+EdgeBlanks CountEdgeBlanks(std::string_view token) {
+  EdgeBlanks blanks;
+  for (size_t pos = 0; pos < token.size(); ++blanks.leading) {
+    if (!IsBlank(NextCodePoint(token, pos))) break;
+  }
+  for (size_t pos = token.size(); pos > 0; ++blanks.trailing) {
+    if (!IsBlank(PreviousCodePoint(token, pos))) break;
+  }
+  return blanks;
+}
 
 absl::StatusOr<std::unique_ptr<PostProcessor>> ParsePostProcessor(const JsonView& json,
                                                                   Known known) {

@@ -361,7 +361,7 @@ absl::StatusOr<std::unique_ptr<PreTokenizer>> ParseByteLevel(const JsonView& jso
 
 absl::StatusOr<std::unique_ptr<PreTokenizer>> ParseMetaspace(const JsonView& json) {
   ASSIGN_OR_RETURN(const std::string replacement, json.GetString("replacement"));
-  if (replacement.empty() || Utf8Length(replacement[0]) != replacement.size()) {
+  if (!IsOneCharacter(replacement)) {
     return json.Invalid("'replacement' must be one character");
   }
   ASSIGN_OR_RETURN(const bool split, json.GetBool("split", true));
@@ -422,7 +422,7 @@ absl::StatusOr<std::unique_ptr<PreTokenizer>> ParseAtDepth(const JsonView& json,
   }
   if (type == "CharDelimiterSplit") {
     ASSIGN_OR_RETURN(const std::string text, json.GetString("delimiter"));
-    if (text.empty() || Utf8Length(text[0]) != text.size()) {
+    if (!IsOneCharacter(text)) {
       return json.Invalid("'delimiter' must be one character");
     }
     size_t pos = 0;

@@ -197,7 +197,7 @@ absl::StatusOr<std::unique_ptr<TokenDecoder>> ParseMetaspace(const JsonView& jso
 
 absl::StatusOr<std::unique_ptr<TokenDecoder>> ParseStrip(const JsonView& json) {
   ASSIGN_OR_RETURN(const std::string content, json.GetString("content"));
-  if (content.empty() || Utf8Length(content[0]) != content.size()) {
+  if (!IsOneCharacter(content)) {
     return json.Invalid("'content' must be one character");
   }
   ASSIGN_OR_RETURN(const JsonView start_json, json.Get("start"));

@@ -16,13 +16,12 @@ constexpr std::string_view kReplacement = "\uFFFD";
 // Appends the tokens of one word, and where they come from.
 class WordEncoder {
  public:
-  WordEncoder(const Bpe& model, bool with_offsets, Encoding& out)
-      : model_(model), with_offsets_(with_offsets), out_(out) {}
+  WordEncoder(const Bpe& model, PostProcessed& out) : model_(model), out_(out) {}
 
   absl::Status Add(const TextPiece& piece) {
     if (piece.token >= 0) {
-      out_.ids.push_back(piece.token);
-      if (with_offsets_) AddOffsets(piece, 0, piece.text.size());
+      out_.encoding.ids.push_back(piece.token);
+      if (out_.with_offsets) AddOffsets(piece, 0, piece.text.size(), piece.text);
       return absl::OkStatus();
     }
     if (piece.text.empty()) return absl::OkStatus();
@@ -30,27 +29,28 @@ class WordEncoder {
     RETURN_IF_ERROR(model_.Encode(piece.text, tokens_));
     size_t begin = 0;
     for (const WordToken& token : tokens_) {
-      out_.ids.push_back(token.id);
+      out_.encoding.ids.push_back(token.id);
       const size_t end = begin + token.length;
-      if (with_offsets_) AddOffsets(piece, begin, end);
+      if (out_.with_offsets) AddOffsets(piece, begin, end, *model_.IdToToken(token.id));
       begin = end;
     }
     return absl::OkStatus();
   }
 
  private:
-  void AddOffsets(const TextPiece& piece, size_t begin, size_t end) {
-    if (begin >= end || end > piece.text.size()) {
-      const uint32_t at = out_.offsets.empty() ? piece.base : out_.offsets.back().second;
-      out_.offsets.emplace_back(at, at);
+  void AddOffsets(const TextPiece& piece, size_t begin, size_t end, std::string_view token) {
+    auto& offsets = out_.encoding.offsets;
+    out_.blanks.push_back(CountEdgeBlanks(token));
+    if (begin >= end || end > piece.text.size()) {  // a part of a character already counted
+      const uint32_t at = offsets.empty() ? piece.base : offsets.back().second;
+      offsets.emplace_back(at, at);
       return;
     }
-    out_.offsets.emplace_back(piece.OriginAt(begin).begin, piece.OriginAt(end - 1).end);
+    offsets.emplace_back(piece.OriginAt(begin).begin, piece.OriginAt(end - 1).end);
   }
 
   const Bpe& model_;
-  const bool with_offsets_;
-  Encoding& out_;
+  PostProcessed& out_;
   std::vector<WordToken> tokens_;
 };
 
@@ -99,13 +99,14 @@ absl::Status Tokenizer::EncodeInto(std::string_view utf8, bool add_special_token
   RETURN_IF_ERROR(CutAddedTokens(*parts_, utf8, arena, pieces));
   if (parts_->pre_tokenizer != nullptr)
     RETURN_IF_ERROR(parts_->pre_tokenizer->Apply(arena, pieces));
-  out.ids.reserve(pieces.size() + pieces.size() / 4 + 4);
-  WordEncoder encoder(*parts_->model, with_offsets, out);
+  PostProcessed processed;
+  processed.with_offsets = with_offsets;
+  processed.encoding.ids.reserve(pieces.size() + pieces.size() / 4 + 4);
+  WordEncoder encoder(*parts_->model, processed);
   for (const TextPiece& piece : pieces) RETURN_IF_ERROR(encoder.Add(piece));
-  if (parts_->post_processor != nullptr) {
-    const auto id_to_token = [this](int32_t id) { return IdToToken(id); };
-    parts_->post_processor->Apply(add_special_tokens, id_to_token, out);
-  }
+  if (parts_->post_processor != nullptr)
+    parts_->post_processor->Apply(add_special_tokens, processed);
+  out = std::move(processed.encoding);
   return absl::OkStatus();
 }
 
@@ -123,14 +124,19 @@ absl::StatusOr<Encoding> Tokenizer::EncodeWithOffsets(std::string_view utf8,
   return encoding;
 }
 
+const std::string* Tokenizer::DecodedToken(int32_t id, bool skip_special_tokens) const {
+  const std::string* token = parts_->IdToToken(id);
+  if (token == nullptr) return nullptr;
+  // By the string and not by the id, as the reference does.
+  return skip_special_tokens && parts_->added->IsSpecialContent(*token) ? nullptr : token;
+}
+
 std::string Tokenizer::Decode(absl::Span<const int32_t> ids, bool skip_special_tokens) const {
   std::vector<std::string> tokens;
   tokens.reserve(ids.size());
   for (const int32_t id : ids) {
-    const std::string* token = parts_->IdToToken(id);
-    if (token == nullptr) continue;
-    if (skip_special_tokens && parts_->added->IsSpecialContent(*token)) continue;
-    tokens.push_back(*token);
+    const std::string* token = DecodedToken(id, skip_special_tokens);
+    if (token != nullptr) tokens.push_back(*token);
   }
   std::string text;
   if (parts_->decoder == nullptr) {
@@ -168,32 +174,39 @@ int Tokenizer::token_count() const {
 }
 
 bool Tokenizer::IsSpecial(int32_t id) const {
-  const std::string* token = parts_->IdToToken(id);
-  return token != nullptr && parts_->added->IsSpecialContent(*token);
+  const AddedToken* token = parts_->added->FindById(id);
+  return token != nullptr && token->special;
+}
+
+std::string StreamDecoder::NewText() const {
+  const absl::Span<const int32_t> ids(ids_);
+  const std::string before = tokenizer_.Decode(ids.subspan(0, read_), skip_special_tokens_);
+  std::string all = tokenizer_.Decode(ids, skip_special_tokens_);
+  if (std::string_view(all).starts_with(before)) return all.substr(before.size());
+  // A run of byte tokens has turned invalid, and what was given out with it.
+  return tokenizer_.Decode(ids.subspan(read_), skip_special_tokens_);
 }
 
 std::string StreamDecoder::Put(int32_t id) {
   // A run of bytes that never becomes a character is given out at this length.
   constexpr size_t kMaxWaiting = 64;
+  // An id that Decode leaves out must not stand as context for the next one.
+  if (tokenizer_.DecodedToken(id, skip_special_tokens_) == nullptr) return "";
   ids_.push_back(id);
-  const absl::Span<const int32_t> ids(ids_);
-  const std::string before = tokenizer_.Decode(ids.subspan(0, read_), skip_special_tokens_);
-  std::string all = tokenizer_.Decode(ids, skip_special_tokens_);
-  const bool unfinished = std::string_view(all).ends_with(kReplacement);
-  if (all.size() < before.size() || (unfinished && ids_.size() - read_ < kMaxWaiting)) return "";
+  std::string text = NewText();
+  const bool unfinished = std::string_view(text).ends_with(kReplacement);
+  if (unfinished && ids_.size() - read_ < kMaxWaiting) return "";
   // The last tokens stay as context: a first token decodes differently.
   ids_.erase(ids_.begin(), ids_.begin() + static_cast<ptrdiff_t>(read_));
   read_ = ids_.size();
-  return all.substr(before.size());
+  return text;
 }
 
 std::string StreamDecoder::Finish() {
-  const absl::Span<const int32_t> ids(ids_);
-  const std::string before = tokenizer_.Decode(ids.subspan(0, read_), skip_special_tokens_);
-  const std::string all = tokenizer_.Decode(ids, skip_special_tokens_);
+  std::string text = NewText();
   ids_.clear();
   read_ = 0;
-  return all.size() > before.size() ? all.substr(before.size()) : std::string();
+  return text;
 }
 
 }  // namespace tundra

@@ -71,7 +71,9 @@ class Tokenizer {
 
   // The id of a token's string as it stands in the file ("Ġthe", "<|eot_id|>").
   std::optional<int32_t> TokenToId(std::string_view token) const;
-  // The string of an id as it stands in the file; empty when there is none.
+  // The string that an id decodes from; empty when there is none. It is as it
+  // stands in the file, but for an added token with normalized = true, which
+  // the reference gives back normalized.
   std::string IdToToken(int32_t id) const;
 
   // One more than the largest id, added tokens included: the rows an embedding
@@ -83,7 +85,11 @@ class Tokenizer {
   bool IsSpecial(int32_t id) const;
 
  private:
+  friend class StreamDecoder;
   explicit Tokenizer(std::unique_ptr<TokenizerParts> parts);
+
+  // The string that Decode takes for an id; nullptr when it leaves the id out.
+  const std::string* DecodedToken(int32_t id, bool skip_special_tokens) const;
 
   absl::Status EncodeInto(std::string_view utf8, bool add_special_tokens, bool with_offsets,
                           Encoding& out) const;
@@ -107,6 +113,9 @@ class StreamDecoder {
   std::string Finish();
 
  private:
+  // Text of all of ids_ that lies behind the text of ids_[0, read_).
+  std::string NewText() const;
+
   const Tokenizer& tokenizer_;
   const bool skip_special_tokens_;
   // ids_[0, read_) have been given out and stay only as context; the rest wait.

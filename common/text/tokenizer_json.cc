@@ -9,7 +9,7 @@ namespace tundra {
 
 const std::string* TokenizerParts::IdToToken(int32_t id) const {
   const AddedToken* token = added->FindById(id);
-  return token != nullptr ? &token->content : model->IdToToken(id);
+  return token != nullptr ? &token->decoded : model->IdToToken(id);
 }
 
 absl::StatusOr<std::unique_ptr<TokenizerParts>> ParseTokenizerJson(std::string_view json,

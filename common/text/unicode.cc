@@ -146,6 +146,10 @@ void AppendUtf8(char32_t c, std::string& out) {
   }
 }
 
+bool IsOneCharacter(std::string_view text) {
+  return !text.empty() && Utf8Length(text.front()) == text.size();
+}
+
 bool IsAscii(std::string_view text) {
   return std::none_of(text.begin(), text.end(),
                       [](char c) { return static_cast<unsigned char>(c) >= 0x80; });

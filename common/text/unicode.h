@@ -27,6 +27,9 @@ inline size_t Utf8Length(char first) {
   return b < 0x80 ? 1 : b < 0xE0 ? 2 : b < 0xF0 ? 3 : 4;
 }
 
+// True when `text` (valid UTF-8) is exactly one character.
+bool IsOneCharacter(std::string_view text);
+
 inline bool IsUtf8Continuation(char byte) {
   return (static_cast<unsigned char>(byte) & 0xC0) == 0x80;
 }

@@ -31,6 +31,7 @@ TEMPLATES = Path(__file__).resolve().parent / "templates"
 NOW = datetime.datetime(2026, 3, 7, 9, 5, 4)
 SPECIAL = {"bos_token": "<s>", "eos_token": "</s>"}
 MASK_TOKENIZERS = ["llama3_style", "qwen_style", "sentencepiece_style", "metaspace_first_style"]
+GENERATION = re.compile(r"\{%-?\s*generation\s*-?%\}")
 ADDRESS = re.compile(r" at 0x[0-9a-f]+")
 
 
@@ -38,6 +39,12 @@ class StoppedClock(datetime.datetime):
     @classmethod
     def now(cls, tz=None):
         return NOW
+
+
+def stop_clock():
+    """From here on strftime_now says NOW, whatever the time."""
+    transformers.logging.set_verbosity_error()
+    chat_template_utils.datetime = StoppedClock
 
 
 def load_tokenizer(name):
@@ -87,23 +94,25 @@ def mask_of(tokenizer, request, template):
     return {"ids": out["input_ids"], "mask": "".join(map(str, out["assistant_masks"]))}
 
 
-def render_template(tokenizers, path, stats):
-    template = path.read_text(encoding="utf-8")
+def render_template(name, template, tokenizers, stats):
+    """One template's record: every conversation rendered or refused."""
+    marked = GENERATION.search(template) is not None
+    tokenizer = next(iter(tokenizers.values()))
     cases = []
     for request in template_conversations.CONVERSATIONS:
         rest = {key: value for key, value in request.items() if key != "messages"}
         case = {"request": request} | outcome(
-            lambda: tokenizers[MASK_TOKENIZERS[0]].apply_chat_template(
+            lambda: tokenizer.apply_chat_template(
                 request["messages"], chat_template=template, tokenize=False, **SPECIAL, **rest
             )
         )
-        if "rendered" in case and "generation" in path.stem:
+        if "rendered" in case and marked:
             case["spans"] = spans_of(request, template)
-            case["tokens"] = {name: mask_of(tokenizer, request, template) for name, tokenizer in tokenizers.items()}
+            case["tokens"] = {key: mask_of(value, request, template) for key, value in tokenizers.items()}
         cases.append(case)
     kinds = [case["error"]["kind"] if "error" in case else "rendered" for case in cases]
-    stats[path.stem] = {kind: kinds.count(kind) for kind in sorted(set(kinds))}
-    return {"name": path.stem, "template": template, "now": NOW.isoformat(), "variables": SPECIAL, "cases": cases}
+    stats[name] = {kind: kinds.count(kind) for kind in sorted(set(kinds))}
+    return {"name": name, "template": template, "now": NOW.isoformat(), "variables": SPECIAL, "cases": cases}
 
 
 def render_snippets(stats):
@@ -129,13 +138,12 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=golden_common.GOLDEN_DIR / "templates")
     options = parser.parse_args()
-    transformers.logging.set_verbosity_error()
-    chat_template_utils.datetime = StoppedClock
+    stop_clock()
 
     tokenizers = {name: load_tokenizer(name) for name in MASK_TOKENIZERS}
     stats = {}
     for path in sorted(TEMPLATES.glob("*.jinja")):
-        record = render_template(tokenizers, path, stats)
+        record = render_template(path.stem, path.read_text(encoding="utf-8"), tokenizers, stats)
         golden_common.write_gz(options.out / f"{path.stem}.json.gz", (golden_common.dumps(record) + "\n").encode())
     record = {"now": NOW.isoformat(), "context": template_snippets.CONTEXT, "cases": render_snippets(stats)}
     golden_common.write_gz(options.out / "snippets.json.gz", (golden_common.dumps(record) + "\n").encode())

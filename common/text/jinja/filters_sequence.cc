@@ -181,7 +181,7 @@ Value XmlAttr(Interpreter&, const Value& input, Arguments& arguments) {
     out += Cat(out.empty() ? "" : " ", EscapeHtml(name), "=\"",
                value.is_markup() ? value.text() : EscapeHtml(ToStr(value)), "\"");
   }
-  if (bound.Truth(0, true) && !out.empty()) out.insert(0, " ");
+  if (bound.Truth(0, true) && !out.empty()) out = Cat(" ", out);
   return Value::String(std::move(out));
 }
 

@@ -205,7 +205,7 @@ Value ToJsonFilter(Interpreter&, const Value& input, Arguments& arguments) {
   style.sort_keys = bound.Truth(3, false);
   if (!bound.NoneOrAbsent(1)) {
     style.indented = true;
-    style.item_separator = ",";
+    style.item_separator.assign(1, ',');
     if (bound[1].is_string()) {
       style.indent = bound[1].text();
     } else {

@@ -277,7 +277,7 @@ Spec ParseSpec(std::string_view text) {
   spec.alternate = take("#") != 0;
   if (take("0") != 0) {
     spec.zero = true;
-    if (spec.align == 0) spec.fill = "0", spec.align = '=';
+    if (spec.align == 0) spec.fill.assign(1, '0'), spec.align = '=';
   }
   spec.width = ReadNumber(text, &pos);
   spec.grouping = take(",_");
