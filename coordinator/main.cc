@@ -96,6 +96,8 @@ int Serve(const Config& config) {
   // A file over a limit or a client that went is an error code, not an end.
   signal(SIGXFSZ, SIG_IGN);
   signal(SIGPIPE, SIG_IGN);
+  // gRPC writes its own lines to standard error; what matters comes as a status.
+  setenv("GRPC_VERBOSITY", "NONE", /*overwrite=*/0);
 
   CoordinatorOptions options;
   options.data_dir = config.data_dir.empty() ? DefaultDataDir() + "/coordinator" : config.data_dir;

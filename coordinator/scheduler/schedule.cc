@@ -60,9 +60,10 @@ std::vector<GroupMemberRecord> NextMembers(const GroupView& group, const JobView
   const auto pool = pools.find({group.record.numerics_class, group.record.build});
   if (pool == pools.end()) return {};
   for (const PoolDevice& device : pool->second) {
-    const bool member = std::any_of(
-        group.record.members.begin(), group.record.members.end(),
-        [&](const GroupMemberRecord& m) { return DeviceKey{m.worker, m.device} == device.key; });
+    const bool member = std::any_of(group.record.members.begin(), group.record.members.end(),
+                                    [&](const GroupMemberRecord& m) {
+                                      return DeviceKey{m.worker, m.device} == device.key;
+                                    });
     if (member) {
       members.push_back({device.key.first, device.key.second, device.incarnation});
     } else if (devices.IsFree(device.key) && device.idle_group.empty()) {
@@ -160,7 +161,9 @@ class Scheduler {
     } else if (active && AnyDraining(group, devices_)) {
       Stop(job, group, v1::PREEMPTING, "A worker drains: saves its state and makes room");
     } else if (job.state == v1::CANCELLING && job.state_age > kCancelGrace) {
-      decisions_.push_back(MoveJob{job.id, {v1::CANCELLED}, "Cancelled: its ranks were killed",
+      decisions_.push_back(MoveJob{job.id,
+                                   {v1::CANCELLED},
+                                   "Cancelled: its ranks were killed",
                                    /*warning=*/true});
       Dissolve(group, "its ranks did not stop in time");
     }
@@ -186,6 +189,16 @@ class Scheduler {
       Dissolve(group, trouble.reason);
       return;
     }
+    if (job.desired == v1::CANCEL || job.desired == v1::PAUSE) {
+      // No use in forming a group only to stop it.
+      const v1::JobState through = job.desired == v1::CANCEL ? v1::CANCELLING : v1::PAUSING;
+      std::vector<v1::JobState> path = PathOut(through);
+      path.insert(path.begin(), through);
+      decisions_.push_back(
+          MoveJob{job.id, path, absl::StrCat("Stopped at its last checkpoint: ", trouble.reason)});
+      Dissolve(group, trouble.reason);
+      return;
+    }
     if (group.failure_code != v1::FAILURE_CODE_UNSPECIFIED) {
       decisions_.push_back(FailJob{job.id, group.failure_code, group.error});
       Dissolve(group, trouble.reason);
@@ -208,10 +221,10 @@ class Scheduler {
     GroupPlan plan;
     plan.members = NextMembers(group, job, devices_);
     if (plan.members.empty()) {
-      decisions_.push_back(MoveJob{job.id, PathOut(job.state),
-                                   absl::StrCat("Back in the queue: ", trouble.reason,
-                                                ", and too few devices are left"),
-                                   /*warning=*/true, /*lost_attempt=*/true});
+      decisions_.push_back(MoveJob{
+          job.id, PathOut(job.state),
+          absl::StrCat("Back in the queue: ", trouble.reason, ", and too few devices are left"),
+          /*warning=*/true, /*lost_attempt=*/true});
       Dissolve(group, trouble.reason);
       return;
     }

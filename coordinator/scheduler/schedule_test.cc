@@ -245,6 +245,22 @@ TEST(ScheduleTest, ThreeAttemptsWithoutAStepFailTheJob) {
   EXPECT_EQ(Only<ReformGroup>(Schedule(World({w1}, {group}, {job}), kNow)).size(), 1u);
 }
 
+TEST(ScheduleTest, AJobThatIsToStopIsNotFormedAnew) {
+  const WorkerView w1 = NewWorker("w1", 1);
+  GroupView group = NewGroup("g1", w1, {0}, "j1");
+  group.rank_lost = true;
+  JobView job = Placed("j1", "g1");
+  job.fruitless_attempts = 2;
+  job.desired = v1::CANCEL;
+  const auto cancelled = Schedule(World({w1}, {group}, {job}), kNow);
+  EXPECT_EQ(Only<MoveJob>(cancelled).at(0).path,
+            (std::vector<v1::JobState>{v1::CANCELLING, v1::CANCELLED}));
+  EXPECT_EQ(Only<DissolveGroup>(cancelled).size(), 1u);
+  job.desired = v1::PAUSE;
+  EXPECT_EQ(Only<MoveJob>(Schedule(World({w1}, {group}, {job}), kNow)).at(0).path,
+            (std::vector<v1::JobState>{v1::PAUSING, v1::PAUSED}));
+}
+
 TEST(ScheduleTest, AFaultOfTheJobsOwnFailsItAtOnce) {
   const WorkerView w1 = NewWorker("w1", 1);
   GroupView group = NewGroup("g1", w1, {0}, "j1");

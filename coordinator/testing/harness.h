@@ -2,6 +2,7 @@
 // that most tests share.
 #pragma once
 
+#include <gmock/gmock.h>
 #include <grpcpp/grpcpp.h>
 #include <gtest/gtest.h>
 

@@ -13,6 +13,31 @@ namespace {
 
 constexpr absl::Duration kSpacing = absl::Milliseconds(10);
 
+// One line for the log.
+struct Describe {
+  std::string operator()(const MoveJob& d) const {
+    return absl::StrCat(d.job.value, " -> ", StateName(d.path.back()), ": ", d.message);
+  }
+  std::string operator()(const StartJob& d) const {
+    if (!d.warm_group.empty()) {
+      return absl::StrCat(d.job.value, " starts in group ", d.warm_group.value);
+    }
+    return absl::StrCat(d.job.value, " starts on ", d.plan.members.size(), " devices in ",
+                        d.plan.shards, " shards");
+  }
+  std::string operator()(const ReformGroup& d) const {
+    return absl::StrCat(d.job.value, " goes on in the next epoch of ", d.group.value, ", ",
+                        d.plan.members.size(), " devices: ", d.reason);
+  }
+  std::string operator()(const FailJob& d) const {
+    return absl::StrCat(d.job.value, " failed: ", d.message);
+  }
+  std::string operator()(const DissolveGroup& d) const {
+    return absl::StrCat(d.group.value, " is dissolved: ", d.reason);
+  }
+  std::string operator()(const WaitJob& d) const { return d.job.value; }
+};
+
 v1::DesiredState WantedOf(v1::JobState state) {
   switch (state) {
     case v1::CANCELLING:
@@ -150,8 +175,8 @@ JobView Controller::View(const JobRecord& record, const std::map<GroupId, GroupR
   view.fruitless_attempts = record.fruitless_attempts;
   const auto group = groups.find(record.group);
   if (group != groups.end() && !group->second.members.empty()) {
-    view.attempt_reported = fleet_->AttemptReported(group->second.members[0].worker, record.id,
-                                                    record.job.attempt());
+    view.attempt_reported =
+        fleet_->AttemptReported(group->second.members[0].worker, record.id, record.job.attempt());
   }
   if (record.job.has_time_left()) {
     view.time_left = absl::Seconds(record.job.time_left().seconds());
@@ -179,8 +204,7 @@ absl::StatusOr<Snapshot> Controller::Look() {
     for (const JobRecord& job : jobs) snapshot.jobs.push_back(View(job, by_id));
     ASSIGN_OR_RETURN(const std::vector<BaseRecord> bases, txn.ListBases());
     for (const BaseRecord& base : bases) {
-      snapshot.bases[base.hash] = {base.info.base().display_name(),
-                                   base.info.base().size_bytes()};
+      snapshot.bases[base.hash] = {base.info.base().display_name(), base.info.base().size_bytes()};
     }
     return absl::OkStatus();
   }));
@@ -209,13 +233,13 @@ absl::StatusOr<bool> Controller::Tick() {
       return absl::OkStatus();
     });
     again = true;
-    if (absl::IsAborted(status) || absl::IsFailedPrecondition(status) ||
-        absl::IsNotFound(status)) {
+    if (absl::IsAborted(status) || absl::IsFailedPrecondition(status) || absl::IsNotFound(status)) {
       // Later decisions that need this one are refused by their own checks.
       LogDebug("scheduling: looks again: {}", std::string(status.message()));
       continue;
     }
     RETURN_IF_ERROR(status);
+    LogInfo("{}", std::visit(Describe{}, decision));
     if (const auto* const failed = std::get_if<FailJob>(&decision)) {
       if (options_.on_failure) options_.on_failure(failed->code);
     }

@@ -4,6 +4,7 @@
 #include <tuple>
 
 #include "absl/strings/str_cat.h"
+#include "common/logging.h"
 #include "coordinator/store/job_draft.h"
 
 namespace tundra::coordinator {
@@ -60,6 +61,8 @@ bool Fleet::TakeReport(const std::shared_ptr<SessionLink>& link, const v1::Worke
       worker.link = link;
       worker.sent.clear();
       changed = true;
+      LogInfo("worker {} ({}) has a session: {} devices, {} bases", id.value, report.display_name(),
+              report.devices_size(), report.bases_size());
     }
     worker.last_seen = clock_->Monotonic();
     std::string seen = Essence(report);
@@ -85,6 +88,7 @@ bool Fleet::Disconnect(const SessionLink* link) {
   absl::MutexLock lock(&mu_);
   for (auto& [id, worker] : workers_) {
     if (worker.link.get() != link) continue;
+    LogInfo("worker {} ({}) is away", id.value, worker.report.display_name());
     worker.link = nullptr;
     worker.sent.clear();
     worker.last_seen = clock_->Monotonic();
@@ -184,7 +188,8 @@ std::vector<WorkerView> Fleet::Workers() {
                               .memory_bytes = device.memory_bytes()});
     }
     for (const v1::BaseInfo& info : worker.report.bases()) {
-      view.bases.insert({info.base().name().substr(std::min<size_t>(6, info.base().name().size()))});
+      view.bases.insert(
+          {info.base().name().substr(std::min<size_t>(6, info.base().name().size()))});
     }
   }
   return views;
