@@ -57,10 +57,11 @@ struct DatasetOptions {
   LossOn loss_on = LossOn::kDefault;
   int max_errors = 20;  // messages kept; all are counted
 
-  // What strftime_now gives to templates, in UTC. A job passes the time of its
-  // submission, so that its rows are the same whenever they are made; the default
-  // is the time of each call.
-  absl::Time now = absl::InfinitePast();
+  // What strftime_now gives to templates, in UTC. One day for ever, so that a row
+  // has the same tokens, and a job the same bytes, whenever it is run: 26 July
+  // 2024, which templates of dated system prompts (Llama 3.1 and later) themselves
+  // fall back to where strftime_now is missing.
+  absl::Time now = absl::FromUnixSeconds(1'721'952'000);
 };
 
 struct TokenizedRow {

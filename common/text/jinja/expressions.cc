@@ -79,7 +79,7 @@ Value Interpreter::MacroAttribute(const MacroObject& macro, const std::string& n
 }
 
 Value Interpreter::Attribute(const Value& value, const std::string& name) {
-  if (IsDunder(name)) return Unsafe(value, name);  // Python's Undefined has them too
+  if (name == "__class__") return Unsafe(value, name);  // Python's Undefined has it too
   RequireDefined(value);
   if (value.is(Kind::kLoop)) return LoopAttribute(value, name);
   if (value.is(Kind::kNamespace)) {

@@ -100,18 +100,20 @@ void Interpreter::RunLoop(const Stmt& stmt, const Value& iterable, int64_t depth
     if (template_.names()[i] == kLoop) loop_name = static_cast<int>(i);
   }
   const Value loop_value = Value::Of(Kind::kLoop, loop);
-  bool ran = false;
+  bool completed = false;
   try {
     while (Advance(loop.get())) {
       Budget::Step();
-      ran = true;
       scope_ = PushScope(outer, stmt.scoped.hidden);
       if (loop_name >= 0) scope_->variables.push_back(Variable{loop_name, false, loop_value});
       line_ = stmt.line;
       Assign(*stmt.target, loop->current);
-      if (Exec(stmt.scoped.body) == Flow::kBreak) break;
+      const Flow flow = Exec(stmt.scoped.body);
+      if (flow == Flow::kBreak) break;
+      // As Jinja compiles it: else is skipped once a body came to its end.
+      completed = completed || flow == Flow::kNormal;
     }
-    if (!ran && !stmt.otherwise.body.empty()) {
+    if (!completed && !stmt.otherwise.body.empty()) {
       scope_ = outer;
       ExecScoped(stmt.otherwise);
     }
