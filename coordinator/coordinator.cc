@@ -31,7 +31,8 @@ absl::Status CheckAddress(const std::string& flag, const std::string& address, b
   ASSIGN_OR_RETURN(parts, SplitAddress(address));
   if (insecure || IsLoopback(parts.first)) return absl::OkStatus();
   return absl::PermissionDeniedError(absl::StrCat(
-      flag, " ", address, " can be reached from other machines, and there is no authentication "
+      flag, " ", address,
+      " can be reached from other machines, and there is no authentication "
       "yet: anybody who reaches it can use it. Listen on 127.0.0.1, or say --insecure if the "
       "network is yours alone"));
 }
@@ -55,11 +56,11 @@ class CoordinatorImpl : public Coordinator {
     RETURN_IF_ERROR(CheckAddress("--listen", options_.listen, options_.insecure));
     RETURN_IF_ERROR(CheckAddress("--http", options_.http, options_.insecure));
     RETURN_IF_ERROR(OpenStores());
-    controller_ = std::make_unique<Controller>(
-        store_.get(), &fleet_, &hub_, options_.clock,
-        ControllerOptions{.on_failure = [this](v1::FailureCode code) {
-          metrics_.OnFailure(v1::FailureCode_Name(code));
-        }});
+    controller_ =
+        std::make_unique<Controller>(store_.get(), &fleet_, &hub_, options_.clock,
+                                     ControllerOptions{.on_failure = [this](v1::FailureCode code) {
+                                       metrics_.OnFailure(v1::FailureCode_Name(code));
+                                     }});
     ingest_ = std::make_unique<Ingest>(
         store_.get(), blobs_.get(), &fleet_, controller_.get(), &hub_, options_.clock,
         IngestOptions{.on_job_report = [this](const JobReportResult& r) { Count(r); }});
@@ -70,9 +71,9 @@ class CoordinatorImpl : public Coordinator {
     // A plan first: no worker may hear "drop your groups" from an empty mind.
     RETURN_IF_ERROR(controller_->Start());
     ASSIGN_OR_RETURN(api_, StartApiServer(options_.listen, &context_));
-    ASSIGN_OR_RETURN(probes_, StartProbeServer(options_.http,
-                                               {.metrics = [this] { return Render(); },
-                                                .ready = [this] { return IsReady(); }}));
+    ASSIGN_OR_RETURN(probes_,
+                     StartProbeServer(options_.http, {.metrics = [this] { return Render(); },
+                                                      .ready = [this] { return IsReady(); }}));
     housekeeping_ = std::thread([this] { Housekeeping(); });
     return absl::OkStatus();
   }
@@ -166,8 +167,8 @@ class CoordinatorImpl : public Coordinator {
                          txn.ListCheckpoints(job, INT64_MAX, 1));
         const absl::Time since = last.empty() ? FromProto(job.job.start_time())
                                               : FromProto(last[0].checkpoint.create_time());
-        readings.checkpoint_oldest_age_seconds = std::max(
-            readings.checkpoint_oldest_age_seconds, absl::ToDoubleSeconds(now - since));
+        readings.checkpoint_oldest_age_seconds =
+            std::max(readings.checkpoint_oldest_age_seconds, absl::ToDoubleSeconds(now - since));
       }
     }
     return absl::OkStatus();

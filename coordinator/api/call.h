@@ -19,8 +19,7 @@ class CallTimer {
       : context_(context), method_(method), start_(context->clock->Monotonic()) {}
   void Done(const grpc::Status& status) const {
     if (context_->observer == nullptr) return;
-    context_->observer->OnRpc(method_, status.error_code(),
-                              context_->clock->Monotonic() - start_);
+    context_->observer->OnRpc(method_, status.error_code(), context_->clock->Monotonic() - start_);
   }
 
  private:

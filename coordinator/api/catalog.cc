@@ -21,8 +21,8 @@ absl::Status CheckGenerate(const v1::GenerateRequest& r) {
   v.Require(prompt.size() <= kMaxPromptBytes, "prompt", "at most 1 MiB");
   v.Require(!r.has_max_tokens() || (r.max_tokens() >= 1 && r.max_tokens() <= 8192), "max_tokens",
             "must be 1 to 8192");
-  v.Require(!r.has_temperature() || (r.temperature() >= 0 && r.temperature() <= 10),
-            "temperature", "must be 0 to 10");
+  v.Require(!r.has_temperature() || (r.temperature() >= 0 && r.temperature() <= 10), "temperature",
+            "must be 0 to 10");
   v.Require(!r.has_top_p() || (r.top_p() > 0 && r.top_p() <= 1), "top_p",
             "must be above 0 and at most 1");
   return v.ToStatus();
@@ -43,15 +43,16 @@ absl::StatusOr<BaseRecord> ResolveBase(ReadTxn& txn, const std::string& name) {
   if (matches.size() == 1) return *matches[0];
   if (matches.empty()) {
     return absl::FailedPreconditionError(
-        names.empty() ? absl::StrCat("no base \"", id, "\": no worker has brought a base yet; "
-                                     "start a worker with a base folder")
-                      : absl::StrCat("no base \"", id, "\"; there are: ",
-                                     absl::StrJoin(names, ", ")));
+        names.empty()
+            ? absl::StrCat("no base \"", id,
+                           "\": no worker has brought a base yet; "
+                           "start a worker with a base folder")
+            : absl::StrCat("no base \"", id, "\"; there are: ", absl::StrJoin(names, ", ")));
   }
   names.clear();
   for (const BaseRecord* const base : matches) names.push_back("bases/" + base->hash.value);
-  return absl::FailedPreconditionError(absl::StrCat(
-      "several bases are named \"", id, "\"; say which: ", absl::StrJoin(names, ", ")));
+  return absl::FailedPreconditionError(absl::StrCat("several bases are named \"", id,
+                                                    "\"; say which: ", absl::StrJoin(names, ", ")));
 }
 
 absl::StatusOr<v1::ListBasesResponse> Catalog::ListBases(const v1::ListBasesRequest& request) {

@@ -91,8 +91,7 @@ absl::StatusOr<v1::Dataset> Datasets::Upload::Finish() {
     RETURN_IF_ERROR(RecordBlob(txn, *context_->blobs, {metadata_.sha256()}, now));
     RETURN_IF_ERROR(txn.InsertDataset(record));
     if (metadata_.request_id().empty()) return absl::OkStatus();
-    return txn.PutRequest(
-        {kUploadMethod, metadata_.request_id(), hash, record.id.value, now});
+    return txn.PutRequest({kUploadMethod, metadata_.request_id(), hash, record.id.value, now});
   }));
   return record.dataset;
 }
@@ -141,8 +140,7 @@ absl::Status Datasets::Delete(const v1::DeleteDatasetRequest& request) {
   });
 }
 
-absl::StatusOr<v1::ValidationReport> Datasets::Validate(
-    const v1::ValidateDatasetRequest& request) {
+absl::StatusOr<v1::ValidationReport> Datasets::Validate(const v1::ValidateDatasetRequest& request) {
   Violations v;
   v.Require(request.max_seq_length() >= 0, "max_seq_length", "must be 0 or more");
   v.Require(request.preview_rows() >= 0 && request.preview_rows() <= 100, "preview_rows",

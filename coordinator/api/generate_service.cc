@@ -29,8 +29,7 @@ absl::Duration PatienceOf(const Call& call) {
 class GenerateReactor : public grpc::ServerWriteReactor<v1::GenerateResponse>,
                         public std::enable_shared_from_this<GenerateReactor> {
  public:
-  GenerateReactor(const Context* context, Catalog* catalog, Call* call,
-                  v1::GenerateRequest request)
+  GenerateReactor(const Context* context, Catalog* catalog, Call* call, v1::GenerateRequest request)
       : context_(context),
         catalog_(catalog),
         patience_(PatienceOf(*call)),
@@ -67,10 +66,9 @@ class GenerateReactor : public grpc::ServerWriteReactor<v1::GenerateResponse>,
       if (finished_) return;
       task_ = task->task_id();
     }
-    const absl::Status status = context_->relay->Start(
-        *task, patience_, [weak = weak_from_this()] {
-          if (const auto self = weak.lock()) self->Pump();
-        });
+    const absl::Status status = context_->relay->Start(*task, patience_, [weak = weak_from_this()] {
+      if (const auto self = weak.lock()) self->Pump();
+    });
     if (!status.ok()) return End(status);
     absl::MutexLock lock(&mu_);
     // The client went while the task was being given out.
@@ -179,8 +177,8 @@ class GenerateServiceImpl : public v1::GenerateService::CallbackService {
  public:
   explicit GenerateServiceImpl(const Context* context) : context_(context), catalog_(context) {}
 
-  grpc::ServerWriteReactor<v1::GenerateResponse>* Generate(
-      Call* call, const v1::GenerateRequest* in) override {
+  grpc::ServerWriteReactor<v1::GenerateResponse>* Generate(Call* call,
+                                                           const v1::GenerateRequest* in) override {
     return std::make_shared<GenerateReactor>(context_, &catalog_, call, *in)->Begin();
   }
   grpc::ServerReadReactor<v1::UploadAdapterRequest>* UploadAdapter(

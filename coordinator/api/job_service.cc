@@ -130,8 +130,7 @@ class JobServiceImpl : public v1::JobService::CallbackService {
                                       v1::Job* out) override {
     return RunUnary(context_, "CreateJob", call, out, [this, in] { return jobs_.Create(*in); });
   }
-  grpc::ServerUnaryReactor* GetJob(Call* call, const v1::GetJobRequest* in,
-                                   v1::Job* out) override {
+  grpc::ServerUnaryReactor* GetJob(Call* call, const v1::GetJobRequest* in, v1::Job* out) override {
     return RunUnary(context_, "GetJob", call, out, [this, in] { return jobs_.Get(*in); });
   }
   grpc::ServerUnaryReactor* ListJobs(Call* call, const v1::ListJobsRequest* in,

@@ -70,8 +70,8 @@ void CheckTraining(const v1::TrainingSpec& t, Violations& v) {
   v.Require(!t.has_max_seq_length() || t.max_seq_length() >= 8, p + "max_seq_length",
             "must be 8 or more");
   v.Require(!t.has_learning_rate() || (t.learning_rate() > 0 && t.learning_rate() <= 1),
-            p + "learning_rate", absl::StrCat("must be above 0 and at most 1, not ",
-                                              t.learning_rate()));
+            p + "learning_rate",
+            absl::StrCat("must be above 0 and at most 1, not ", t.learning_rate()));
   v.Require(v1::LrScheduler_IsValid(t.lr_scheduler()), p + "lr_scheduler", "is unknown");
   v.Require(!t.has_warmup_ratio() || In(t.warmup_ratio(), 0, 1), p + "warmup_ratio",
             "must be 0 to 1");
@@ -93,8 +93,8 @@ void CheckResources(const v1::ResourcesSpec& r, Violations& v) {
   } else if (r.has_device_range()) {
     most = r.device_range().max();
     v.Require(r.device_range().min() >= 1, p + "devices.min", "must be 1 or more");
-    v.Require(r.device_range().max() >= r.device_range().min() && most <= 4096,
-              p + "devices.max", "must be at least min and at most 4096");
+    v.Require(r.device_range().max() >= r.device_range().min() && most <= 4096, p + "devices.max",
+              "must be at least min and at most 4096");
   }
   v.Require(r.shards() >= 0, p + "shards", "must be 1 or more, or 0 for auto");
   if (r.shards() <= 1) return;
@@ -141,10 +141,10 @@ void CheckJob(const v1::Job& job, Violations& v) {
 void CheckAgainstBase(const v1::JobSpec& spec, const v1::Base& base, Violations& v) {
   const std::set<std::string> known(base.linear_modules().begin(), base.linear_modules().end());
   for (const std::string& module : spec.lora().target_modules()) {
-    v.Require(module == "all-linear" || known.contains(module), "job.spec.lora.target_modules",
-              absl::StrCat("base ", base.display_name(), " has no linear layer \"", module,
-                           "\"; it has ", absl::StrJoin(base.linear_modules(), ", "),
-                           ", or write all-linear"));
+    v.Require(
+        module == "all-linear" || known.contains(module), "job.spec.lora.target_modules",
+        absl::StrCat("base ", base.display_name(), " has no linear layer \"", module, "\"; it has ",
+                     absl::StrJoin(base.linear_modules(), ", "), ", or write all-linear"));
   }
   const v1::TrainingSpec& t = spec.training();
   v.Require(!t.has_max_seq_length() || base.max_seq_length() <= 0 ||
@@ -178,8 +178,8 @@ void FillDefaults(const v1::Base& base, v1::JobSpec& spec) {
     const int64_t length = t->max_seq_length();
     const int64_t rounded =
         (length + kMicroBatchMultiple - 1) / kMicroBatchMultiple * kMicroBatchMultiple;
-    t->set_micro_batch_tokens(static_cast<int32_t>(
-        std::clamp<int64_t>(rounded, kDefaultMicroBatch, kLargestMicroBatch)));
+    t->set_micro_batch_tokens(
+        static_cast<int32_t>(std::clamp<int64_t>(rounded, kDefaultMicroBatch, kLargestMicroBatch)));
   }
   if (!t->has_truncate()) t->set_truncate(false);
   if (!t->has_packing()) t->set_packing(true);

@@ -83,13 +83,13 @@ absl::StatusOr<Jobs::Inputs> Jobs::CheckInputs(const v1::CreateJobRequest& reque
       }
     }
     if (!spec.dataset().train().empty()) {
-      RETURN_IF_ERROR(FindDataset(txn, spec.dataset().train(), "job.spec.dataset.train",
-                                  violations, inputs.train));
+      RETURN_IF_ERROR(FindDataset(txn, spec.dataset().train(), "job.spec.dataset.train", violations,
+                                  inputs.train));
     }
     if (!spec.dataset().validation().empty()) {
       inputs.validation.emplace();
-      RETURN_IF_ERROR(FindDataset(txn, spec.dataset().validation(),
-                                  "job.spec.dataset.validation", violations, *inputs.validation));
+      RETURN_IF_ERROR(FindDataset(txn, spec.dataset().validation(), "job.spec.dataset.validation",
+                                  violations, *inputs.validation));
     }
     return absl::OkStatus();
   }));
@@ -266,9 +266,8 @@ absl::Status Jobs::Delete(const v1::DeleteJobRequest& request) {
   RETURN_IF_ERROR(context_->store->Write([&](Txn& txn) -> absl::Status {
     ASSIGN_OR_RETURN(const JobRecord record, txn.GetJob({id}));
     if (!IsTerminal(record.job.state())) {
-      return absl::FailedPreconditionError(absl::StrCat("jobs/", id, " is ",
-                                                        StateName(record.job.state()),
-                                                        ": cancel it first"));
+      return absl::FailedPreconditionError(
+          absl::StrCat("jobs/", id, " is ", StateName(record.job.state()), ": cancel it first"));
     }
     return txn.DeleteJob(record);
   }));
@@ -288,8 +287,8 @@ absl::StatusOr<v1::ListMetricsResponse> Jobs::ListMetrics(const v1::ListMetricsR
                      txn.ReadTimeline(record, after, TimelineKind::kMetrics, size + 1));
     for (TimelineItem& item : items) {
       if (response.metrics_size() == size) {
-        response.set_next_page_token(MakePageToken(
-            "metrics", request.parent(), response.metrics(size - 1).sequence()));
+        response.set_next_page_token(
+            MakePageToken("metrics", request.parent(), response.metrics(size - 1).sequence()));
         break;
       }
       *response.add_metrics() = std::get<v1::StepMetrics>(std::move(item));

@@ -24,8 +24,8 @@ template <typename Request, typename Response>
 class UploadReactor : public grpc::ServerReadReactor<Request>,
                       public std::enable_shared_from_this<UploadReactor<Request, Response>> {
  public:
-  UploadReactor(const Context* context, std::string_view method,
-                grpc::CallbackServerContext* call, Response* response)
+  UploadReactor(const Context* context, std::string_view method, grpc::CallbackServerContext* call,
+                Response* response)
       : context_(context), call_(call), response_(response), timer_(context, method) {}
 
   // Call once, on a shared_ptr.

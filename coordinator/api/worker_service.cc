@@ -20,8 +20,7 @@ class SessionReactor : public grpc::ServerBidiReactor<v1::WorkerReport, v1::Work
                        public SessionLink,
                        public std::enable_shared_from_this<SessionReactor> {
  public:
-  explicit SessionReactor(const Context* context)
-      : context_(context), timer_(context, "Session") {}
+  explicit SessionReactor(const Context* context) : context_(context), timer_(context, "Session") {}
 
   grpc::ServerBidiReactor<v1::WorkerReport, v1::WorkerAssignment>* Begin() {
     self_ = shared_from_this();
@@ -185,10 +184,11 @@ class DeliverReactor : public grpc::ServerReadReactor<v1::GenerationChunk>,
   void OnReadDone(bool ok) override {
     if (!ok) return End(absl::OkStatus());
     if (task_.empty()) {
-      const absl::Status status = context_->relay->Attach(
-          chunk_.task_id(), {chunk_.worker_id()}, [weak = weak_from_this()] {
-            if (const auto self = weak.lock()) self->OnRoom();
-          });
+      const absl::Status status = context_->relay->Attach(chunk_.task_id(), {chunk_.worker_id()},
+                                                          [weak = weak_from_this()] {
+                                                            if (const auto self = weak.lock())
+                                                              self->OnRoom();
+                                                          });
       if (!status.ok()) return End(status);
       task_ = chunk_.task_id();
     } else if (chunk_.task_id() != task_) {

@@ -52,8 +52,7 @@ class BlobStore {
 
   // At most max_bytes from offset on; empty at the end. Errors: kNotFound,
   // kOutOfRange for an offset past the end.
-  virtual absl::StatusOr<std::string> Read(const BlobId& id, int64_t offset,
-                                           int64_t max_bytes) = 0;
+  virtual absl::StatusOr<std::string> Read(const BlobId& id, int64_t offset, int64_t max_bytes) = 0;
   // The whole blob, mapped. Errors: kNotFound.
   virtual absl::StatusOr<MappedFile> Map(const BlobId& id) = 0;
 

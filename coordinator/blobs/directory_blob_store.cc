@@ -21,8 +21,7 @@ namespace fs = std::filesystem;
 // small, to whoever uploads.
 absl::Status DiskStatus(int error, const std::string& path) {
   if (error == EFBIG) {
-    return absl::ResourceExhaustedError(
-        absl::StrCat(path, ": larger than the file system allows"));
+    return absl::ResourceExhaustedError(absl::StrCat(path, ": larger than the file system allows"));
   }
   return ErrnoStatus(error, path);
 }
@@ -86,8 +85,8 @@ class DirectoryWriter : public BlobWriter {
     absl::MutexLock lock(&slot_->mu);
     RETURN_IF_ERROR(CheckTicket());
     if (received_ != size_) {
-      return absl::DataLossError(absl::StrCat("blob ", id_.value, ": ", received_, " of ", size_,
-                                              " bytes came"));
+      return absl::DataLossError(
+          absl::StrCat("blob ", id_.value, ": ", received_, " of ", size_, " bytes came"));
     }
     std::string hash;
     if (hashed_from_start_) {
@@ -112,8 +111,7 @@ class DirectoryWriter : public BlobWriter {
  private:
   absl::Status CheckTicket() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(slot_->mu) {
     if (slot_->ticket == ticket_) return absl::OkStatus();
-    return absl::AbortedError(
-        absl::StrCat("blob ", id_.value, ": a newer upload of it took over"));
+    return absl::AbortedError(absl::StrCat("blob ", id_.value, ": a newer upload of it took over"));
   }
 
   const BlobId id_;

@@ -13,8 +13,7 @@ constexpr absl::Duration kDay = absl::Hours(24);
 absl::StatusOr<int> CollectSome(Store& store, BlobStore& blobs, absl::Time before) {
   int removed = 0;
   RETURN_IF_ERROR(store.Write([&](Txn& txn) -> absl::Status {
-    ASSIGN_OR_RETURN(const std::vector<BlobId> ids,
-                     txn.UnreferencedBlobs(before, kBlobsPerWrite));
+    ASSIGN_OR_RETURN(const std::vector<BlobId> ids, txn.UnreferencedBlobs(before, kBlobsPerWrite));
     for (const BlobId& id : ids) {
       RETURN_IF_ERROR(txn.DeleteBlob(id));
       RETURN_IF_ERROR(blobs.Remove(id));

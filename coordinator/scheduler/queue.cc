@@ -133,8 +133,8 @@ class Queue {
   int32_t SizeFor(const JobView& job, size_t usable) const {
     const auto all = static_cast<int32_t>(usable);
     const int32_t fair = std::max(1, all / std::max(1, waiting_));
-    const int32_t size = std::min(std::clamp(fair, Least(job), std::max(Least(job), job.max_devices)),
-                                  all);
+    const int32_t size =
+        std::min(std::clamp(fair, Least(job), std::max(Least(job), job.max_devices)), all);
     return size / Multiple(job) * Multiple(job);
   }
 
@@ -220,7 +220,8 @@ class Queue {
 
   // When enough devices of a pool are free, if the jobs on them end as expected.
   // Only for who is first in line for them.
-  std::optional<absl::Duration> Estimate(const JobView& job, const std::vector<Offer>& offers) const {
+  std::optional<absl::Duration> Estimate(const JobView& job,
+                                         const std::vector<Offer>& offers) const {
     std::optional<absl::Duration> best;
     for (const Offer& offer : offers) {
       if (offer.all.size() < static_cast<size_t>(Least(job)) || offer.reserved > 0) continue;

@@ -219,9 +219,8 @@ absl::Status SqlTxn::InsertJob(JobDraft& draft) {
             "step_seconds, version, last_sequence, body) VALUES (:id, :dn, :bn, :bh, :td, :vd, "
             ":st, '', :z1, :z2, :z3, :ss, :z4, :z5, :b)",
         soci::use(r.id.value), soci::use(name), soci::use(base_name), soci::use(base_hash),
-        soci::use(train), soci::use(validation), soci::use(state), soci::use(zero),
-        soci::use(zero), soci::use(zero), soci::use(seconds), soci::use(zero), soci::use(zero),
-        soci::use(body);
+        soci::use(train), soci::use(validation), soci::use(state), soci::use(zero), soci::use(zero),
+        soci::use(zero), soci::use(seconds), soci::use(zero), soci::use(zero), soci::use(body);
     long long key = 0;
     sql_ << "SELECT key FROM jobs WHERE id = :id", soci::use(r.id.value), soci::into(key);
     r.key = key;

@@ -43,8 +43,8 @@ std::string EncodeProto(const google::protobuf::MessageLite& message) {
 absl::Status DecodeProto(const std::string& text, google::protobuf::MessageLite& message) {
   std::string bytes;
   if (!absl::Base64Unescape(text, &bytes) || !message.ParseFromString(bytes)) {
-    return absl::DataLossError(absl::StrCat("the database holds a damaged ",
-                                            message.GetTypeName(), "; restore a backup"));
+    return absl::DataLossError(
+        absl::StrCat("the database holds a damaged ", message.GetTypeName(), "; restore a backup"));
   }
   return absl::OkStatus();
 }
@@ -90,8 +90,7 @@ absl::StatusOr<DatasetRecord> SqlTxn::GetDataset(const DatasetId& id) {
   });
 }
 
-absl::StatusOr<std::vector<DatasetRecord>> SqlTxn::ListDatasets(int64_t before_key,
-                                                                int32_t limit) {
+absl::StatusOr<std::vector<DatasetRecord>> SqlTxn::ListDatasets(int64_t before_key, int32_t limit) {
   return SqlGuard("listing data sets", [&]() -> absl::StatusOr<std::vector<DatasetRecord>> {
     const long long before = before_key, most = limit;
     long long key = 0;
@@ -132,8 +131,7 @@ absl::Status SqlTxn::InsertDataset(DatasetRecord& record) {
     sql_ << "INSERT INTO datasets (id, body) VALUES (:id, :b)", soci::use(record.id.value),
         soci::use(body);
     long long key = 0;
-    sql_ << "SELECT key FROM datasets WHERE id = :id", soci::use(record.id.value),
-        soci::into(key);
+    sql_ << "SELECT key FROM datasets WHERE id = :id", soci::use(record.id.value), soci::into(key);
     record.key = key;
     Refer(absl::StrCat("dataset/", record.id.value), record.dataset.sha256());
     return absl::OkStatus();
@@ -228,8 +226,8 @@ absl::Status SqlTxn::PutGroup(const GroupRecord& g) {
             "shards, job_id, attempt, resume_step, members) VALUES "
             "(:id, :e, :b, :p, :n, :bu, :s, :j, :a, :r, :m)",
         soci::use(g.id.value), soci::use(epoch), soci::use(g.base.value), soci::use(precision),
-        soci::use(g.numerics_class), soci::use(g.build), soci::use(shards),
-        soci::use(g.job.value), soci::use(attempt), soci::use(resume_step), soci::use(members);
+        soci::use(g.numerics_class), soci::use(g.build), soci::use(shards), soci::use(g.job.value),
+        soci::use(attempt), soci::use(resume_step), soci::use(members);
     return absl::OkStatus();
   });
 }
@@ -295,8 +293,7 @@ absl::Status SqlTxn::PutBase(const BaseHash& hash, const v1::BaseInfo& info) {
 absl::StatusOr<v1::ValidationReport> SqlTxn::GetReport(const std::string& cache_key) {
   return SqlGuard("reading a report", [&]() -> absl::StatusOr<v1::ValidationReport> {
     std::string body;
-    sql_ << "SELECT body FROM reports WHERE cache_key = :k", soci::use(cache_key),
-        soci::into(body);
+    sql_ << "SELECT body FROM reports WHERE cache_key = :k", soci::use(cache_key), soci::into(body);
     if (!sql_.got_data()) return absl::NotFoundError("no report for these bytes and options");
     v1::ValidationReport report;
     RETURN_IF_ERROR(DecodeProto(body, report));
@@ -361,11 +358,11 @@ absl::StatusOr<UploadRecord> SqlTxn::GetUpload(const std::string& id) {
     record.id = id;
     long long created = 0;
     std::string body;
-    sql_ << "SELECT created, body FROM uploads WHERE id = :id", soci::use(id),
-        soci::into(created), soci::into(body);
+    sql_ << "SELECT created, body FROM uploads WHERE id = :id", soci::use(id), soci::into(created),
+        soci::into(body);
     if (!sql_.got_data()) {
-      return absl::NotFoundError(absl::StrCat("there is no uploads/", id,
-                                              "; uploads are kept for 24 hours"));
+      return absl::NotFoundError(
+          absl::StrCat("there is no uploads/", id, "; uploads are kept for 24 hours"));
     }
     record.create_time = FromMicros(created);
     RETURN_IF_ERROR(DecodeProto(body, record.adapter));

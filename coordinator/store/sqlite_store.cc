@@ -55,8 +55,8 @@ void Migrate(soci::session& sql) {
   sql << "CREATE TABLE IF NOT EXISTS schema_migrations (number INTEGER NOT NULL PRIMARY KEY)";
   for (const Migration& migration : Migrations()) {
     int there = 0;
-    sql << "SELECT COUNT(*) FROM schema_migrations WHERE number = :n",
-        soci::use(migration.number), soci::into(there);
+    sql << "SELECT COUNT(*) FROM schema_migrations WHERE number = :n", soci::use(migration.number),
+        soci::into(there);
     if (there != 0) continue;
     sql << "BEGIN IMMEDIATE";
     for (const std::string& statement : migration.statements) sql << statement;

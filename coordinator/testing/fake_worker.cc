@@ -10,7 +10,7 @@
 namespace tundra::coordinator {
 namespace {
 
-constexpr absl::Duration kPatience = absl::Seconds(20);
+constexpr absl::Duration kPatience = absl::Seconds(60);
 
 }  // namespace
 

@@ -34,7 +34,7 @@ class FakeWorker {
   v1::WorkerReport& report() { return report_; }
   void Send();
 
-  // Waits for an assignment that satisfies the predicate. False after 20 s.
+  // Waits for an assignment that satisfies the predicate. False after 60 s.
   bool WaitFor(const std::function<bool(const v1::WorkerAssignment&)>& ok);
   v1::WorkerAssignment assignment();
   // Waits until the session has ended; its status code.

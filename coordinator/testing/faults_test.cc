@@ -6,10 +6,13 @@
 namespace tundra::coordinator {
 namespace {
 
-class FaultsTest : public CoordinatorHarness {
+using FaultsTest = CoordinatorHarness;
+
+// Where a worker is to be lost.
+class LeaseTest : public CoordinatorHarness {
  protected:
   void SetUp() override {
-    lease_ = absl::Seconds(2);
+    lease_ = absl::Seconds(5);
     Start();
   }
 };
@@ -67,7 +70,7 @@ TEST_F(FaultsTest, BadInputThatARankSeesFailsAtOnce) {
   EXPECT_EQ(Get(made.name()).failure().code(), v1::BAD_INPUT);
 }
 
-TEST_F(FaultsTest, ALostWorkerIsReplacedAfterItsLease) {
+TEST_F(LeaseTest, ALostWorkerIsReplacedAfterItsLease) {
   const auto first = NewWorker("worker-1", 1);
   auto second = NewWorker("worker-2", 1);
   const v1::Job made = Create(JobRequest(4, 2));
@@ -81,7 +84,7 @@ TEST_F(FaultsTest, ALostWorkerIsReplacedAfterItsLease) {
   // The others keep their leases by reporting.
   bool replaced = false;
   const absl::Duration start = Clock::System()->Monotonic();
-  while (!replaced && Clock::System()->Monotonic() - start < absl::Seconds(20)) {
+  while (!replaced && Clock::System()->Monotonic() - start < absl::Seconds(60)) {
     first->Send();
     third->Send();
     const v1::WorkerAssignment a = third->assignment();
@@ -174,7 +177,7 @@ TEST_F(FaultsTest, BlobsOfOthersAreNotFound) {
   FakeWorker* idle = nullptr;
   // The scheduler gave it to one of the two.
   const absl::Duration start = Clock::System()->Monotonic();
-  while (holder == nullptr && Clock::System()->Monotonic() - start < absl::Seconds(20)) {
+  while (holder == nullptr && Clock::System()->Monotonic() - start < absl::Seconds(60)) {
     if (worker->assignment().groups_size() == 1) holder = worker.get();
     if (other->assignment().groups_size() == 1) holder = other.get();
   }

@@ -39,7 +39,7 @@ class LineValidator : public DatasetValidator {
 };
 
 std::chrono::system_clock::time_point Deadline() {
-  return std::chrono::system_clock::now() + std::chrono::seconds(20);
+  return std::chrono::system_clock::now() + std::chrono::seconds(60);
 }
 
 }  // namespace

@@ -91,8 +91,7 @@ absl::Status Ingest::Take(const std::shared_ptr<SessionLink>& link,
     moved |= result->moved;
     if (result->changed) hub_->Notify({job.job_id()});
   }
-  const bool changed =
-      fleet_->TakeReport(link, report, std::move(acks), std::move(wanted));
+  const bool changed = fleet_->TakeReport(link, report, std::move(acks), std::move(wanted));
   if (changed || moved) controller_->Kick();
   return absl::OkStatus();
 }
@@ -102,8 +101,8 @@ void Ingest::Leave(const SessionLink* link) {
 }
 
 absl::Status Ingest::BlobArrived(const BlobId& blob) {
-  RETURN_IF_ERROR(store_->Write(
-      [&](Txn& txn) { return RecordBlob(txn, *blobs_, blob, clock_->Now()); }));
+  RETURN_IF_ERROR(
+      store_->Write([&](Txn& txn) { return RecordBlob(txn, *blobs_, blob, clock_->Now()); }));
   fleet_->BlobArrived(blob.value);
   return absl::OkStatus();
 }

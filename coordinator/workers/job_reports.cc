@@ -44,8 +44,8 @@ class ReportApplier {
     v1::Job& job = draft_.job();
     for (const v1::StepMetrics& m : report_.metrics()) {
       if (m.step() < 0 || m.step() > job.total_steps()) {
-        return absl::InvalidArgumentError(absl::StrCat("metrics of step ", m.step(), " of ",
-                                                       job.total_steps()));
+        return absl::InvalidArgumentError(
+            absl::StrCat("metrics of step ", m.step(), " of ", job.total_steps()));
       }
       fresh.push_back(m);
     }
@@ -234,8 +234,7 @@ class ReportApplier {
   // All of what is stored, not only of this report: the worker may have missed
   // an acknowledgement.
   absl::Status Acknowledge() {
-    ASSIGN_OR_RETURN(const std::optional<int64_t> step,
-                     txn_.LastMetricsStep(draft_.record()));
+    ASSIGN_OR_RETURN(const std::optional<int64_t> step, txn_.LastMetricsStep(draft_.record()));
     if (step.has_value()) result_.ack.set_metrics_step(*step);
     ASSIGN_OR_RETURN(const int64_t checkpoint, LatestCheckpointStep(txn_, draft_.record()));
     if (checkpoint >= 0) result_.ack.set_checkpoint_step(checkpoint);
@@ -271,8 +270,8 @@ absl::StatusOr<bool> PassesFence(Txn& txn, const JobDraft& draft, const WorkerId
 }  // namespace
 
 absl::StatusOr<JobReportResult> ApplyJobReport(Store& store, BlobStore& blobs,
-                                               const WorkerId& worker,
-                                               const v1::JobReport& report, absl::Time now) {
+                                               const WorkerId& worker, const v1::JobReport& report,
+                                               absl::Time now) {
   JobReportResult result;
   for (const v1::CheckpointReport& c : report.checkpoints()) {
     bool named = IsSha256Hex(c.sha256());
@@ -291,8 +290,7 @@ absl::StatusOr<JobReportResult> ApplyJobReport(Store& store, BlobStore& blobs,
       if (current) return ReportApplier(txn, blobs, report, std::move(draft), result).Run();
       // A repetition of what ended this very attempt is no intrusion: its
       // acknowledgement was lost.
-      result.fenced =
-          draft.job().attempt() != report.attempt() || IsPlaced(draft.state());
+      result.fenced = draft.job().attempt() != report.attempt() || IsPlaced(draft.state());
     }
     result.ack.set_done(true);
     return absl::OkStatus();

@@ -31,7 +31,7 @@ struct JobReportResult {
 
 // Errors: those of the store; nothing is acknowledged then.
 absl::StatusOr<JobReportResult> ApplyJobReport(Store& store, BlobStore& blobs,
-                                               const WorkerId& worker,
-                                               const v1::JobReport& report, absl::Time now);
+                                               const WorkerId& worker, const v1::JobReport& report,
+                                               absl::Time now);
 
 }  // namespace tundra::coordinator

@@ -11,6 +11,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "common/files.h"
+#include "common/logging.h"
 #include "common/sha256.h"
 #include "common/status_test_util.h"
 #include "coordinator/store/job_state.h"
@@ -447,6 +448,7 @@ class Simulation {
 };
 
 TEST(SimulationTest, NoJobIsLostOrDoubledWhateverHappens) {
+  TUNDRA_ASSERT_OK(InitLogging({.program = "simulation", .level = "warn"}));
   int64_t jobs = 0, attempts = 0, succeeded = 0;
   for (uint64_t seed = 1; seed <= 12; ++seed) {
     SCOPED_TRACE(absl::StrCat("seed ", seed));
