@@ -141,6 +141,21 @@ TEST_F(JobsTest, PausesAndResumesFromTheCheckpoint) {
   EXPECT_EQ(Resume(made.name()).error_code(), grpc::StatusCode::FAILED_PRECONDITION);
 }
 
+TEST_F(JobsTest, AWorkerThatCannotGoOnPausesTheJobWithItsReason) {
+  const auto worker = NewWorker("worker-1", 1);
+  const v1::Job made = Create(JobRequest(4));
+  ASSERT_TRUE(worker->JoinGroup(1));
+  worker->job().set_phase(v1::STOPPED);
+  worker->job().mutable_failure()->set_message("state.safetensors: No space left on device");
+  worker->Send();
+  ASSERT_TRUE(WaitForState(made.name(), v1::PAUSED));
+  EXPECT_EQ(Get(made.name()).paused_by(), v1::SYSTEM);
+  ASSERT_TRUE(Resume(made.name()).ok());
+  ASSERT_TRUE(worker->JoinGroup(2));
+  Finish(*worker, 1, 4);
+  EXPECT_TRUE(WaitForState(made.name(), v1::SUCCEEDED));
+}
+
 TEST_F(JobsTest, CancelsInEveryState) {
   // Queued: nobody has to agree.
   const auto worker = NewWorker("worker-1", 1);

@@ -173,6 +173,7 @@ class ReportApplier {
         return Finished();
       case v1::STOPPED:
         if (state != v1::STARTING && state != v1::RUNNING) return Leave("Stopped");
+        if (report_.has_failure()) return PauseForSystem();
         RETURN_IF_ERROR(draft_.Move(v1::PREEMPTING, "Its worker stopped it", /*warning=*/true));
         return Leave("In the queue again");
       case v1::ATTEMPT_FAILED:
@@ -208,6 +209,17 @@ class ReportApplier {
     *draft_.job().mutable_failure() = failure;
     result_.failed = failure.code();
     return End(v1::FAILED, absl::StrCat("Failed: ", failure.message()), /*warning=*/true);
+  }
+
+  // Its worker cannot go on for a reason that is not the job's (a full disk): the
+  // job keeps what it has and waits for a person.
+  absl::Status PauseForSystem() {
+    const std::string reason = report_.failure().message();
+    RETURN_IF_ERROR(draft_.Move(v1::PAUSING, "Its worker cannot go on: " + reason, true));
+    RETURN_IF_ERROR(End(v1::PAUSED, "Paused; mend that, then resume it", /*warning=*/true));
+    draft_.job().set_paused_by(v1::SYSTEM);
+    draft_.job().set_desired_state(v1::PAUSE);
+    return absl::OkStatus();
   }
 
   // To where a job goes that was asked to stop.
