@@ -42,7 +42,9 @@ tundra_import_library(dnnl oneapi/dnnl/dnnl.hpp dnnl)
 
 find_program(CCACHE ccache)
 if(CCACHE)
-  set(CMAKE_CXX_COMPILER_LAUNCHER ${CCACHE})
+  # The sloppiness is what precompiled headers need to be cached.
+  set(CMAKE_CXX_COMPILER_LAUNCHER
+      ${CMAKE_COMMAND} -E env CCACHE_SLOPPINESS=pch_defines,time_macros ${CCACHE})
   message(STATUS "Compiler cache: ${CCACHE}")
 endif()
 

@@ -26,6 +26,13 @@ constexpr int kExitUsage = 2;
 
 void AddFlags(CLI::App& app, WorkerFlags* flags) {
   app.set_config("--config", "", "Read flags from this file (TOML or INI: name = value)");
+  app.add_flag_callback(
+      "--print-config",
+      [&app] {
+        std::cout << app.config_to_str(/*default_also=*/true, /*write_description=*/true);
+        throw CLI::Success();
+      },
+      "Print a commented configuration file with the defaults, and end");
   app.add_option("--coordinator", flags->coordinator, "Address of the coordinator, HOST:PORT")
       ->capture_default_str();
   app.add_option("--name", flags->name, "Name for people (default: the host's name)");
