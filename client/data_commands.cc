@@ -104,8 +104,9 @@ int Validate(const CommonFlags& common, const ValidateFlags& flags) {
   const std::string findings = FindingsText(report, flags.data);
   if (!findings.empty()) std::fprintf(stderr, "%s\n", findings.c_str());
   if (!report.valid()) {
-    std::fprintf(stderr, "tundra: %s: %lld faults; a job cannot train on it\n", flags.data.c_str(),
-                 static_cast<long long>(report.error_count()));
+    std::fprintf(stderr, "tundra: %s: %lld fault%s; a job cannot train on it\n", flags.data.c_str(),
+                 static_cast<long long>(report.error_count()),
+                 report.error_count() == 1 ? "" : "s");
     return kBadInput;
   }
   return kOk;

@@ -133,9 +133,9 @@ int GetJob(const CommonFlags& common, const std::string& text) {
   return kOk;
 }
 
-// cancel, pause and resume differ in the method alone.
+// cancel, pause and resume differ in the method alone. `wish` is what was asked.
 template <typename Request, typename Method>
-int Steer(const CommonFlags& common, const std::string& text, Method method) {
+int Steer(const CommonFlags& common, const std::string& text, const char* wish, Method method) {
   const Target target = FindJob(common, text);
   if (!target.status.ok()) return Fail(target.status);
   grpc::ClientContext context;
@@ -149,7 +149,9 @@ int Steer(const CommonFlags& common, const std::string& text, Method method) {
   if (common.json()) {
     std::printf("%s\n", ToJson(job).c_str());
   } else {
-    std::printf("%s is %s\n", IdOf(job).c_str(), StateName(job.state()).c_str());
+    // The wish is stored; the state follows when the job gets there.
+    std::printf("asked %s to %s; it is %s\n", IdOf(job).c_str(), wish,
+                StateName(job.state()).c_str());
   }
   return kOk;
 }
@@ -286,17 +288,17 @@ void AddSteering(CLI::App& app, CommonFlags& common, std::shared_ptr<std::string
   using Stub = tundra::v1::JobService::Stub;
   JobCommand(app, common, "cancel", "Stop a job for good", job)->callback([=, &common] {
     *run = [=, &common] {
-      return Steer<tundra::v1::CancelJobRequest>(common, *job, &Stub::CancelJob);
+      return Steer<tundra::v1::CancelJobRequest>(common, *job, "stop for good", &Stub::CancelJob);
     };
   });
   JobCommand(app, common, "pause", "Save a job's state and stop it", job)->callback([=, &common] {
     *run = [=, &common] {
-      return Steer<tundra::v1::PauseJobRequest>(common, *job, &Stub::PauseJob);
+      return Steer<tundra::v1::PauseJobRequest>(common, *job, "pause", &Stub::PauseJob);
     };
   });
   JobCommand(app, common, "resume", "Let a paused job go on", job)->callback([=, &common] {
     *run = [=, &common] {
-      return Steer<tundra::v1::ResumeJobRequest>(common, *job, &Stub::ResumeJob);
+      return Steer<tundra::v1::ResumeJobRequest>(common, *job, "go on", &Stub::ResumeJob);
     };
   });
   JobCommand(app, common, "delete", "Remove an ended job and all that it made", job)
@@ -327,7 +329,7 @@ void AddJobCommands(CLI::App& app, CommonFlags& common, Run* run) {
   });
   auto timeout = std::make_shared<double>(0);
   CLI::App* wait = JobCommand(app, common, "wait", "Wait until a job has ended", job);
-  wait->add_option("--timeout", *timeout, "Give up after so many seconds (0: never)")
+  wait->add_option("--timeout", *timeout, "Give up, with exit code 3, after so many seconds (0: never)")
       ->check(CLI::NonNegativeNumber);
   wait->callback([=, &common] {
     *run = [=, &common] { return Watch(common, *job, true, *timeout); };

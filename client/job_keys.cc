@@ -250,8 +250,8 @@ const std::map<std::string, std::string>& Aliases() {
       {"num_gpus", "resources.devices"},
       {"gpus", "resources.devices"},
       {"suffix", "name"},
-      {"output_dir", "none: `tundra download JOB --to DIR` writes the adapter"},
-      {"optim", "none: the optimizer is AdamW"},
+      {"output_dir", "not needed: `tundra download JOB --to DIR` writes the adapter"},
+      {"optim", "not needed: the optimizer is AdamW"},
   };
   return *aliases;
 }

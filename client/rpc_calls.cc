@@ -55,7 +55,8 @@ absl::Status Service::Explain(const grpc::Status& status) const {
                                                    absl::StrJoin(lines, "\n")));
   }
   if (absl::IsUnavailable(plain) &&
-      (plain.message().find("connect") != std::string::npos || plain.message().empty() ||
+      (plain.message().find("failed to connect") != std::string::npos || plain.message().empty() ||
+       plain.message().find("connections to all backends") != std::string::npos ||
        plain.message().find("Socket closed") != std::string::npos)) {
     return absl::UnavailableError(absl::StrCat(
         "no service answers at ", address_.value, " (from ", address_.source,

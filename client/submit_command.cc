@@ -19,7 +19,7 @@ namespace {
 
 constexpr char kHelp[] = R"(Submit a job: upload its data, check it, create the job.
 
-A job file (all but base and dataset.train may be left out):
+A job file (all but name, base and dataset.train may be left out):
   name: pirate-support
   base: tiny-tales                       # `tundra bases` lists them
   dataset: {train: train.jsonl, validation: val.jsonl}
@@ -90,6 +90,7 @@ absl::Status WithLines(const Service& service, const JobFile& file, const grpc::
     for (const char* prefix : {"job.spec.", "job."}) {
       if (field.starts_with(prefix)) field = field.substr(std::string(prefix).size());
     }
+    if (field == "display_name") field = "name";  // as the job file calls it
     lines.push_back(absl::StrCat(file.Place(v.field), field, ": ", v.description));
   }
   return absl::InvalidArgumentError(absl::StrJoin(lines, "\n"));
