@@ -41,6 +41,10 @@ class Reader {
 
   const std::vector<std::string>& faults() const { return faults_; }
 
+  void Fault(int line, const std::string& what) {
+    faults_.push_back(absl::StrCat(file_->path, ":", line, ": ", what));
+  }
+
  private:
   void ReadKey(const YAML::Node& value, const std::string& section, const std::string& key,
                const std::string& path, int line) {
@@ -62,10 +66,6 @@ class Reader {
     } else {
       ReadMap(value, path);
     }
-  }
-
-  void Fault(int line, const std::string& what) {
-    faults_.push_back(absl::StrCat(file_->path, ":", line, ": ", what));
   }
 
   JobFile* const file_;
@@ -118,6 +118,12 @@ absl::StatusOr<JobFile> ParseJobFile(const std::string& text, const std::string&
   } catch (const YAML::Exception& error) {
     return absl::InvalidArgumentError(
         absl::StrCat(path, ":", error.mark.line + 1, ": ", error.msg));
+  }
+  const auto epochs = file.lines.find("job.spec.training.epochs");
+  const auto max_steps = file.lines.find("job.spec.training.max_steps");
+  if (epochs != file.lines.end() && max_steps != file.lines.end()) {
+    reader.Fault(std::max(epochs->second, max_steps->second),
+                 "training.epochs and training.max_steps are both given; give one of the two");
   }
   if (!reader.faults().empty()) {
     return absl::InvalidArgumentError(absl::StrJoin(reader.faults(), "\n"));

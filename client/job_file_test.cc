@@ -93,6 +93,7 @@ INSTANTIATE_TEST_SUITE_P(
         Fault{"training: 5\n", "training takes a map"},
         Fault{"training: {packing: [1]}\n", "training.packing is a list; it takes true or false"},
         Fault{"base: a\nbase: b\n", "job.yaml:2: base is given twice"},
+        Fault{"training: {epochs: 1, max_steps: 2}\n", "give one of the two"},
         Fault{"resources: {devices: many}\n", "{min: N, max: N}"},
         Fault{"resources: {shards: 0}\n", "auto, or a whole number from 1"},
         Fault{"base: [\n", "not YAML"}, Fault{"just text", "a map of keys"},

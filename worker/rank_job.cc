@@ -12,10 +12,11 @@
 namespace tundra::worker {
 namespace {
 
-absl::StatusOr<ScheduleKind> ToSchedule(tundra::v1::LrScheduler scheduler) {
+absl::StatusOr<ScheduleKind> ToSchedule(tundra::v1::LrScheduler scheduler, double warmup_ratio) {
   switch (scheduler) {
     case tundra::v1::CONSTANT:
-      return ScheduleKind::kConstant;
+      // Transformers' "constant" knows no warm-up; here every shape follows it.
+      return warmup_ratio > 0 ? ScheduleKind::kConstantWithWarmup : ScheduleKind::kConstant;
     case tundra::v1::LINEAR:
       return ScheduleKind::kLinear;
     case tundra::v1::COSINE:
@@ -79,7 +80,7 @@ absl::StatusOr<TrainSpec> ToTrainSpec(const tundra::v1::JobSpec& spec) {
   train.max_seq_length = training.max_seq_length();
   train.packing = training.packing();
   train.learning_rate = training.learning_rate();
-  ASSIGN_OR_RETURN(train.lr_scheduler, ToSchedule(training.lr_scheduler()));
+  ASSIGN_OR_RETURN(train.lr_scheduler, ToSchedule(training.lr_scheduler(), training.warmup_ratio()));
   train.warmup_ratio = training.warmup_ratio();
   train.adamw.weight_decay = training.weight_decay();
   train.max_grad_norm = training.max_grad_norm();
@@ -121,7 +122,7 @@ absl::Status RankJob::ReadRows(const std::string& path, const tundra::v1::BlobRe
   return absl::OkStatus();
 }
 
-absl::Status RankJob::BuildTrainer() {
+absl::Status RankJob::BuildTrainer(uint64_t activation_budget_bytes) {
   RETURN_IF_ERROR(status_);
   ASSIGN_OR_RETURN(const TrainSpec spec, ToTrainSpec(start_.job().spec()));
   TrainerOptions options;
@@ -133,6 +134,7 @@ absl::Status RankJob::BuildTrainer() {
   options.collective = base_->world();
   options.threads = base_->setup().threads();
   options.collective_timeout = base_->timeout();
+  options.activation_budget_bytes = activation_budget_bytes;
   ASSIGN_OR_RETURN(trainer_,
                    Trainer::Create(options, spec, ViewsOf(train_rows_), ViewsOf(validation_rows_)));
   RETURN_IF_ERROR(Restore());
@@ -201,8 +203,8 @@ absl::Status RankJob::WriteCheckpoint(int64_t step, const std::string& bytes) {
   return link_->Send(message);
 }
 
-absl::Status RankJob::FlushCheckpoints() {
-  const absl::Status flushed = writer_->Flush(absl::Minutes(10));
+absl::Status RankJob::FlushCheckpoints(absl::Duration timeout) {
+  const absl::Status flushed = writer_->Flush(timeout);
   const absl::Status failed = CheckpointStatus();
   return failed.ok() ? flushed : failed;
 }

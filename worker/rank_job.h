@@ -44,15 +44,17 @@ class RankJob {
   // The reason why it cannot run; OK so far.
   const absl::Status& status() const { return status_; }
 
-  // After prepared(): the trainer, with its state restored. All ranks together.
-  absl::Status BuildTrainer();
+  // After prepared(): the trainer, with its state restored. All ranks together,
+  // with one budget for activations (bytes of this rank's memory).
+  absl::Status BuildTrainer(uint64_t activation_budget_bytes);
   Trainer* trainer() const { return trainer_.get(); }
   bool has_validation() const { return !start_.validation_path().empty(); }
 
   // Rank 0 only: saves the state beside the training, and tells the supervisor.
   void SaveCheckpoint();
-  // Waits until what was submitted is on disk. The first failure since the start.
-  absl::Status FlushCheckpoints();
+  // Waits until what was submitted is on disk. The first failure since the start;
+  // kDeadlineExceeded while some of it still waits.
+  absl::Status FlushCheckpoints(absl::Duration timeout);
   // The first failure so far, without waiting.
   absl::Status CheckpointStatus() const;
 

@@ -50,7 +50,9 @@ absl::Status RankLoop::AdvanceJob() {
   if (desired == tundra::v1::PAUSE) {
     if (!training_) return EndJob(tundra::v1::STOPPED, absl::OkStatus());
     job_->SaveCheckpoint();
-    return EndJob(tundra::v1::STOPPED, job_->FlushCheckpoints());
+    absl::Status saved;
+    RETURN_IF_ERROR(WaitForCheckpoints(&saved));
+    return EndJob(tundra::v1::STOPPED, saved);
   }
   if (training_) return TrainOnce();
 
@@ -101,7 +103,8 @@ absl::Status RankLoop::TrainOnce() {
   const absl::Time start = absl::Now();
   RETURN_IF_ERROR(Issue(Action::kStep));
   if (!outcome_.job_error.ok()) {
-    job_->FlushCheckpoints().IgnoreError();
+    absl::Status saved;
+    RETURN_IF_ERROR(WaitForCheckpoints(&saved));
     return EndJob(tundra::v1::ATTEMPT_FAILED, outcome_.job_error);
   }
   const StepMetrics step = outcome_.step;
@@ -135,10 +138,19 @@ absl::Status RankLoop::TrainOnce() {
 absl::Status RankLoop::FinishTraining() {
   job_->SaveCheckpoint();
   if (job_->spec().eval().samples_size() > 0) RETURN_IF_ERROR(Issue(Action::kSamples));
-  const absl::Status saved = job_->FlushCheckpoints();
+  absl::Status saved;
+  RETURN_IF_ERROR(WaitForCheckpoints(&saved));
   if (!saved.ok()) return EndJob(tundra::v1::STOPPED, saved);
   job_->Tell(tundra::v1::TRAINING, absl::OkStatus(), outcome_.samples);
   return EndJob(tundra::v1::FINISHED, absl::OkStatus());
+}
+
+absl::Status RankLoop::WaitForCheckpoints(absl::Status* saved) {
+  // Headers meanwhile, or the other ranks would take this one for hung.
+  while (absl::IsDeadlineExceeded(*saved = job_->FlushCheckpoints(absl::Seconds(1)))) {
+    RETURN_IF_ERROR(Issue(Action::kIdle));
+  }
+  return absl::OkStatus();
 }
 
 absl::Status RankLoop::EndJob(tundra::v1::AttemptPhase phase, const absl::Status& failure) {

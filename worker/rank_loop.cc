@@ -1,5 +1,6 @@
 #include "worker/rank_loop.h"
 
+#include <algorithm>
 #include <array>
 #include <cstring>
 
@@ -9,7 +10,6 @@
 namespace tundra::worker {
 namespace {
 
-constexpr absl::Duration kIdleRound = absl::Milliseconds(500);
 constexpr int64_t kMaxPayload = int64_t{2} << 30;
 
 std::span<std::byte> Bytes(void* data, size_t size) {
@@ -128,8 +128,20 @@ absl::Status RankLoop::Poll(const std::string& payload) {
   return absl::OkStatus();
 }
 
+absl::StatusOr<uint64_t> RankLoop::AgreeOnBudget() {
+  // Ranks may all be of one machine, and share its memory; a fifth stays free for
+  // what the plan does not count. The least of all, since ranks that gather
+  // together must recompute alike.
+  const double available = static_cast<double>(base_->device()->available_bytes());
+  std::array<double, 1> values{-0.8 * available / base_->setup().size()};
+  RETURN_IF_ERROR(base_->world()->AllReduceMax(std::span<double>(values),
+                                               {.timeout = base_->timeout()}));
+  return static_cast<uint64_t>(std::max(1.0, -values[0]));
+}
+
 absl::Status RankLoop::Begin() {
-  const absl::Status built = job_->BuildTrainer();
+  ASSIGN_OR_RETURN(const uint64_t budget, AgreeOnBudget());
+  const absl::Status built = job_->BuildTrainer(budget);
   if (!built.ok()) LogError("job {}: {}", job_->assignment().job_id(), built.ToString());
   ASSIGN_OR_RETURN(const int failed, Agree(built.ok() ? 0 : 1));
   outcome_.begun = failed == 0;

@@ -65,6 +65,8 @@ class RankLoop {
   absl::Status Execute(Action action, const std::string& payload);
   absl::Status Poll(const std::string& payload);
   absl::Status Begin();
+  // Bytes that each rank may use for activations: the least of all ranks'.
+  absl::StatusOr<uint64_t> AgreeOnBudget();
   absl::Status Samples();
   absl::Status GenerateText(const std::string& payload);
   absl::StatusOr<std::string> Answer(const std::string& prompt, const AdapterView& adapter);
@@ -80,6 +82,8 @@ class RankLoop {
   absl::Status StartTraining();
   absl::Status TrainOnce();
   absl::Status FinishTraining();
+  // Waits for the disk. *saved: whether it took everything.
+  absl::Status WaitForCheckpoints(absl::Status* saved);
   absl::Status EndJob(tundra::v1::AttemptPhase phase, const absl::Status& failure);
   absl::Status LeadGenerate(const GenerateOrder& order);
   bool EvaluationIsDue(int64_t step) const;

@@ -18,8 +18,8 @@ struct WorkerFlags {
   int threads = 0;
   std::string cpu_max_isa;
   std::string collective_host = "127.0.0.1";
-  double collective_timeout_s = 60;
-  double hang_timeout_s = 300;
+  double collective_timeout_s = 300;
+  double hang_timeout_s = 1800;
   double drain_timeout_s = 30;
   std::string gather = "auto";
   std::string http = "127.0.0.1:0";
