@@ -16,7 +16,7 @@ namespace tundra::worker {
 
 absl::StatusOr<std::unique_ptr<RankBase>> RankBase::Load(RankSetup setup, std::vector<Fd> fds) {
   std::unique_ptr<RankBase> base(new RankBase(std::move(setup)));
-  ASSIGN_OR_RETURN(base->device_, CreateCpuDevice({.threads = base->setup_.threads()}));
+  ASSIGN_OR_RETURN(base->device_, CreateCpuDevice({.threads = base->setup_.threads(), .max_isa = ""}));
   ASSIGN_OR_RETURN(base->ops_, CreateCpuOps(base->device_.get()));
   ASSIGN_OR_RETURN(base->config_, ReadModelConfig(base->setup_.base_dir()));
   RETURN_IF_ERROR(base->LoadShard(std::move(fds)));
