@@ -315,9 +315,8 @@ absl::Status GlooCollective::RunOnLane(CollectiveKind kind, size_t bytes, int ro
     return absl::DeadlineExceededError(describe(std::string("the peers did not finish within ") +
                                                 absl::FormatDuration(options.timeout)));
   };
+  Call call(life_, mesh_->channel(static_cast<int>(options.channel)), slot, chunk_bytes_, deadline);
   try {
-    Call call(life_, mesh_->channel(static_cast<int>(options.channel)), slot, chunk_bytes_,
-              deadline);
     body(call);
     return absl::OkStatus();
   } catch (const GroupEnded&) {
@@ -326,6 +325,9 @@ absl::Status GlooCollective::RunOnLane(CollectiveKind kind, size_t bytes, int ro
   } catch (const std::exception& e) {
     Die(SteadyClock::now() >= deadline ? too_late() : absl::UnavailableError(describe(e.what())));
   }
+  // Even when another thread has ended the group and is still closing it: once a
+  // pair is closed, Gloo's thread has let go of the caller's memory.
+  mesh_->Close();
   return life_.status();
 }
 

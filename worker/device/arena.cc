@@ -26,8 +26,7 @@ void Buffer::Reset() {
 }
 
 View Buffer::Matrix(DType dtype, int64_t rows, int64_t cols, size_t offset_bytes) const {
-  const View view =
-      View::Matrix(static_cast<std::byte*>(data_) + offset_bytes, dtype, rows, cols);
+  const View view = View::Matrix(static_cast<std::byte*>(data_) + offset_bytes, dtype, rows, cols);
   TUNDRA_CHECK(offset_bytes <= size_ && view.bytes() <= size_ - offset_bytes)
       << rows << " x " << cols << " " << DTypeName(dtype) << " at " << offset_bytes
       << " in a buffer of " << size_ << " bytes";
@@ -45,9 +44,9 @@ absl::StatusOr<void*> Arena::AllocateBytes(size_t bytes) {
   if (end < begin) return absl::ResourceExhaustedError("scratch size overflows");
   peak_ = std::max(peak_, end);
   if (end > buffer_.size()) {
-    return absl::ResourceExhaustedError(
-        absl::StrCat("an arena of ", buffer_.size(), " bytes with ", used_,
-                     " in use has no room for ", bytes, " more; give it at least ", end));
+    return absl::ResourceExhaustedError(absl::StrCat("an arena of ", buffer_.size(), " bytes with ",
+                                                     used_, " in use has no room for ", bytes,
+                                                     " more; give it at least ", end));
   }
   used_ = end;
   return static_cast<std::byte*>(buffer_.data()) + begin;
@@ -58,8 +57,7 @@ absl::StatusOr<View> Arena::Allocate(DType dtype, int64_t rows, int64_t cols) {
       (cols > 0 && rows > std::numeric_limits<int64_t>::max() / 16 / cols)) {
     return absl::InvalidArgumentError(absl::StrCat("bad shape ", rows, " x ", cols));
   }
-  ASSIGN_OR_RETURN(void* data,
-                   AllocateBytes(static_cast<size_t>(rows * cols) * DTypeSize(dtype)));
+  ASSIGN_OR_RETURN(void* data, AllocateBytes(static_cast<size_t>(rows * cols) * DTypeSize(dtype)));
   return View::Matrix(data, dtype, rows, cols);
 }
 

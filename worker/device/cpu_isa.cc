@@ -95,8 +95,8 @@ std::string_view CpuIsaName(CpuIsa isa) {
 }
 
 absl::StatusOr<CpuIsa> ParseCpuIsa(std::string_view name) {
-  for (CpuIsa isa : {CpuIsa::kSse41, CpuIsa::kAvx2, CpuIsa::kAvx512, CpuIsa::kAvx512Bf16,
-                     CpuIsa::kAmx}) {
+  for (CpuIsa isa :
+       {CpuIsa::kSse41, CpuIsa::kAvx2, CpuIsa::kAvx512, CpuIsa::kAvx512Bf16, CpuIsa::kAmx}) {
     if (name == CpuIsaName(isa)) return isa;
   }
   return absl::InvalidArgumentError(

@@ -1,4 +1,6 @@
 // The CPU as a device: memory is the process's own, work is done when a call returns.
+#include "worker/device/device_cpu.h"
+
 #include <unistd.h>
 
 #include <cstdlib>
@@ -11,7 +13,6 @@
 #include "common/status.h"
 #include "worker/device/cpu_isa.h"
 #include "worker/device/device.h"
-#include "worker/device/device_cpu.h"
 
 namespace tundra {
 namespace {
@@ -61,9 +62,8 @@ size_t CpuDevice::available_bytes() const {
 absl::StatusOr<Buffer> CpuDevice::Allocate(size_t bytes) {
   if (bytes == 0) return Buffer();
   const size_t alignment = bytes >= kHugePage ? kHugePage : kAlignment;
-  const size_t rounded = (bytes + alignment - 1) / alignment * alignment;
-  void* data = rounded < bytes ? nullptr : std::aligned_alloc(alignment, rounded);
-  if (data == nullptr) {
+  void* data = nullptr;
+  if (posix_memalign(&data, alignment, bytes) != 0) {
     return absl::ResourceExhaustedError(absl::StrCat("no memory for ", bytes, " bytes"));
   }
   return Buffer(this, data, bytes);

@@ -108,8 +108,7 @@ struct BasicView {
       : data(data), dtype(dtype), rows(rows), cols(cols), stride(stride) {}
   // A View is also a ConstView.
   template <typename Other>
-    requires(kConst && std::is_same_v<Other, void*>)
-  BasicView(const BasicView<Other>& other)
+  requires(kConst&& std::is_same_v<Other, void*>) BasicView(const BasicView<Other>& other)
       : BasicView(other.data, other.dtype, other.rows, other.cols, other.stride) {}
 
   // A matrix whose rows lie end to end; a vector of n elements; nothing.

@@ -7,12 +7,13 @@
 // Work is split by outputs: forward by (row, kv head, query block), backward by (row, kv
 // head), which owns dk and dv of the kv head and dq of its query heads.
 // Source: Dao et al. 2022, arXiv:2205.14135.
+#include "worker/ops/attention_cpu.h"
+
 #include <cmath>
 #include <limits>
-#include <vector>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "worker/ops/attention_cpu.h"
 #include "worker/ops/checks.h"
 #include "worker/ops/cpu_ops.h"
 #include "worker/ops/parallel.h"
@@ -27,6 +28,9 @@
 HWY_BEFORE_NAMESPACE();
 namespace tundra {
 namespace HWY_NAMESPACE {
+
+static_assert(kNr <= AttentionWork::kMaxPanel && kMr <= AttentionWork::kMaxRowGroup);
+static_assert(kKeys % kNr == 0 && kQueries % kMr == 0);
 
 // Factors of a product whose operands are in cache.
 struct Block {
@@ -171,8 +175,8 @@ void AttentionForwardTask(const AttentionTask& t, int64_t q0, AttentionWork& wor
       for (int64_t i = 0; i < queries; ++i) {
         const float sum = work.sum[h * kQueries + i];
         ScaleInPlace(t.out + (q0 + i) * t.out_stride + (h0 + h) * depth, depth, 1.0f / sum);
-        t.lse[(q0 + i) * t.lse_stride + h0 + h] = static_cast<float>(
-            work.max[h * kQueries + i] + std::log(static_cast<double>(sum)));
+        t.lse[(q0 + i) * t.lse_stride + h0 + h] =
+            static_cast<float>(work.max[h * kQueries + i] + std::log(static_cast<double>(sum)));
       }
     }
   }
@@ -223,8 +227,8 @@ void AttentionBackwardTask(const AttentionTask& t, AttentionWork& work) {
                          t.lse_in[(q0 + i) * t.lse_stride + h],
                          t.delta[(q0 + i) * t.delta_stride + h]);
         }
-        BlockProduct({work.p, 1, kKeys, dout, t.dout_stride}, keys, depth, queries, dv,
-                     t.dv_stride, !first, work);
+        BlockProduct({work.p, 1, kKeys, dout, t.dout_stride}, keys, depth, queries, dv, t.dv_stride,
+                     !first, work);
         BlockProduct({work.ds, 1, kKeys, q, t.q_stride}, keys, depth, queries, dk, t.dk_stride,
                      !first, work);
         BlockProduct({work.ds, kKeys, 1, k, t.k_stride}, queries, depth, keys,
@@ -270,9 +274,9 @@ absl::Status CheckRows(const PackedRows& rows, int64_t t) {
     }
   }
   if (offsets[0] != 0 || offsets[rows.num_rows] > t) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("rows span tokens [", offsets[0], ", ", offsets[rows.num_rows],
-                     ") but must start at 0 and end within ", t));
+    return absl::InvalidArgumentError(absl::StrCat("rows span tokens [", offsets[0], ", ",
+                                                   offsets[rows.num_rows],
+                                                   ") but must start at 0 and end within ", t));
   }
   return absl::OkStatus();
 }
@@ -280,9 +284,9 @@ absl::Status CheckRows(const PackedRows& rows, int64_t t) {
 absl::Status CheckParams(const AttentionParams& p) {
   if (p.num_heads < 1 || p.num_kv_heads < 1 || p.num_heads % p.num_kv_heads != 0 ||
       p.head_dim < 1 || p.head_dim > kMaxHeadDim) {
-    return absl::InvalidArgumentError(absl::StrCat(
-        p.num_heads, " heads over ", p.num_kv_heads, " kv heads of ", p.head_dim,
-        " dimensions: kv heads must divide heads and a head have 1 to ", kMaxHeadDim));
+    return absl::InvalidArgumentError(
+        absl::StrCat(p.num_heads, " heads over ", p.num_kv_heads, " kv heads of ", p.head_dim,
+                     " dimensions: kv heads must divide heads and a head have 1 to ", kMaxHeadDim));
   }
   return absl::OkStatus();
 }
@@ -349,8 +353,7 @@ absl::Status CpuOps::Attention(Ctx ctx, PackedRows rows, AttentionParams params,
       task -= blocks_of(row++) * params.num_kv_heads;
     }
     const auto kv_head = static_cast<int>(task % params.num_kv_heads);
-    AttentionTask one =
-        TaskOf(params, q_TH, k_TG, v_TG, offsets[row], offsets[row + 1], kv_head);
+    AttentionTask one = TaskOf(params, q_TH, k_TG, v_TG, offsets[row], offsets[row + 1], kv_head);
     one.out = out_TH.row<float>(offsets[row]) + one.first_head * params.head_dim;
     one.out_stride = out_TH.stride;
     one.lse = lse_TH.row<float>(offsets[row]) + one.first_head;
@@ -370,19 +373,22 @@ absl::Status CpuOps::AttentionBackward(Ctx ctx, PackedRows rows, AttentionParams
   const int64_t wide = static_cast<int64_t>(params.num_heads) * params.head_dim;
   const int64_t narrow = static_cast<int64_t>(params.num_kv_heads) * params.head_dim;
   for (const auto& [name, view] : {std::pair<const char*, ConstView>{"dout_TH", dout_TH},
-                                   {"q_TH", q_TH}, {"out_TH", out_TH}, {"dq_TH", dq_TH}}) {
+                                   {"q_TH", q_TH},
+                                   {"out_TH", out_TH},
+                                   {"dq_TH", dq_TH}}) {
     RETURN_IF_ERROR(CheckView(name, view, DType::kF32, t, wide));
   }
   for (const auto& [name, view] : {std::pair<const char*, ConstView>{"k_TG", k_TG},
-                                   {"v_TG", v_TG}, {"dk_TG", dk_TG}, {"dv_TG", dv_TG}}) {
+                                   {"v_TG", v_TG},
+                                   {"dk_TG", dk_TG},
+                                   {"dv_TG", dv_TG}}) {
     RETURN_IF_ERROR(CheckView(name, view, DType::kF32, t, narrow));
   }
   RETURN_IF_ERROR(CheckView("lse_TH", lse_TH, DType::kF32, t, params.num_heads));
   RETURN_IF_ERROR(CheckRows(rows, t));
   ArenaScope scope(ctx.scratch);
   ASSIGN_OR_RETURN(void* memory, ctx.scratch->AllocateBytes(AttentionWork::Bytes(threads())));
-  ASSIGN_OR_RETURN(const View delta_TH,
-                   ctx.scratch->Allocate(DType::kF32, t, params.num_heads));
+  ASSIGN_OR_RETURN(const View delta_TH, ctx.scratch->Allocate(DType::kF32, t, params.num_heads));
 
   const int32_t* offsets = rows.offsets.row<int32_t>(0);
   const int64_t used = rows.num_rows > 0 ? offsets[rows.num_rows] : 0;

@@ -72,8 +72,8 @@ struct AttentionWork {
 
   float* packed_k;  // keys of a block, transposed, in panels
   float* packed_v;
-  float* p;   // [kQueries, kKeys] scores, then probabilities
-  float* ds;  // [kQueries, kKeys] dP, then dS
+  float* p;    // [kQueries, kKeys] scores, then probabilities
+  float* ds;   // [kQueries, kKeys] dP, then dS
   float* max;  // [kHeadsAtOnce, kQueries] running maximum and sum
   float* sum;
   float* tail;  // a last panel that is not full

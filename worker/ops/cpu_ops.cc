@@ -21,8 +21,7 @@ absl::StatusOr<std::unique_ptr<Ops>> CreateCpuOps(Device* device, ProductBackend
   if (device->kind() != DeviceKind::kCpu) {
     return absl::InvalidArgumentError("the CPU's operations need a CPU device");
   }
-  return std::unique_ptr<Ops>(
-      std::make_unique<CpuOps>(static_cast<CpuDevice*>(device), products));
+  return std::unique_ptr<Ops>(std::make_unique<CpuOps>(static_cast<CpuDevice*>(device), products));
 }
 
 absl::StatusOr<std::unique_ptr<Ops>> CreateCpuOps(Device* device) {

@@ -26,8 +26,8 @@ class CpuOps final : public Ops {
   absl::Status EmbeddingLookup(Ctx ctx, ConstView tokens_T, ConstView table_VD,
                                View out_TD) override;
   absl::Status GatherRows(Ctx ctx, ConstView x_TD, ConstView index_N, View out_ND) override;
-  absl::Status RmsNorm(Ctx ctx, ConstView x_TD, ConstView weight_D, RmsNormParams params,
-                       View y_TD, View inv_rms_T) override;
+  absl::Status RmsNorm(Ctx ctx, ConstView x_TD, ConstView weight_D, RmsNormParams params, View y_TD,
+                       View inv_rms_T) override;
   absl::Status RmsNormBackward(Ctx ctx, ConstView dy_TD, ConstView x_TD, ConstView weight_D,
                                ConstView inv_rms_T, RmsNormParams params, Write write,
                                View dx_TD) override;
@@ -42,17 +42,17 @@ class CpuOps final : public Ops {
   absl::Status Attention(Ctx ctx, PackedRows rows, AttentionParams params, ConstView q_TH,
                          ConstView k_TG, ConstView v_TG, View out_TH, View lse_TH) override;
   absl::Status AttentionBackward(Ctx ctx, PackedRows rows, AttentionParams params,
-                                 ConstView dout_TH, ConstView q_TH, ConstView k_TG,
-                                 ConstView v_TG, ConstView out_TH, ConstView lse_TH, View dq_TH,
-                                 View dk_TG, View dv_TG) override;
+                                 ConstView dout_TH, ConstView q_TH, ConstView k_TG, ConstView v_TG,
+                                 ConstView out_TH, ConstView lse_TH, View dq_TH, View dk_TG,
+                                 View dv_TG) override;
 
   size_t PreparedBytes(int64_t n, int64_t k, DType stored, Direction direction,
                        Precision precision) const override;
   absl::StatusOr<FrozenWeight> PrepareWeight(Ctx ctx, ConstView w_NK, Direction direction,
                                              Precision precision, void* storage,
                                              size_t storage_bytes) override;
-  absl::Status FrozenMatmul(Ctx ctx, ConstView x_TK, const FrozenWeight& w_NK,
-                            Precision precision, Write write, View y_TN) override;
+  absl::Status FrozenMatmul(Ctx ctx, ConstView x_TK, const FrozenWeight& w_NK, Precision precision,
+                            Write write, View y_TN) override;
   absl::Status FrozenMatmulBackward(Ctx ctx, ConstView dy_TN, const FrozenWeight& w_NK,
                                     Precision precision, Write write, View dx_TK) override;
   size_t MatmulScratchBytes(int64_t t, const FrozenWeight& w_NK,
@@ -60,8 +60,8 @@ class CpuOps final : public Ops {
 
   absl::Status LoraDown(Ctx ctx, ConstView x_TK, ConstView a_RK, View h_TR) override;
   absl::Status LoraUp(Ctx ctx, ConstView h_TR, ConstView b_NR, float scale, View y_TN) override;
-  absl::Status LoraUpBackward(Ctx ctx, ConstView dy_TN, ConstView h_TR, ConstView b_NR,
-                              float scale, View dh_TR, View db_NR) override;
+  absl::Status LoraUpBackward(Ctx ctx, ConstView dy_TN, ConstView h_TR, ConstView b_NR, float scale,
+                              View dh_TR, View db_NR) override;
   absl::Status LoraDownBackward(Ctx ctx, ConstView dh_TR, ConstView x_TK, ConstView a_RK,
                                 View da_RK, View dx_TK) override;
   absl::Status Dropout(Ctx ctx, ConstView x_TK, const DropoutKey& key, ConstView data_row_T,
@@ -77,12 +77,11 @@ class CpuOps final : public Ops {
   absl::Status AbsMax(Ctx ctx, ConstView x, View largest) override;
   absl::Status CountNonFinite(Ctx ctx, ConstView x, View count) override;
   absl::Status QuantiseAccumulate(Ctx ctx, ConstView grad, double scale, View sum) override;
-  absl::Status Dequantise(Ctx ctx, ConstView sum, double scale, double divisor,
-                          View grad) override;
+  absl::Status Dequantise(Ctx ctx, ConstView sum, double scale, double divisor, View grad) override;
   absl::Status SquaredNorm(Ctx ctx, ConstView x, View norm2) override;
   absl::Status Scale(Ctx ctx, float factor, View x) override;
-  absl::Status AdamW(Ctx ctx, const AdamWParams& params, ConstView grad, View weight,
-                     View moment1, View moment2) override;
+  absl::Status AdamW(Ctx ctx, const AdamWParams& params, ConstView grad, View weight, View moment1,
+                     View moment2) override;
 
  private:
   int threads() const { return device_->threads(); }

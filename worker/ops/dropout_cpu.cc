@@ -30,10 +30,9 @@ absl::Status CpuOps::Dropout(Ctx, ConstView x_TK, const DropoutKey& key, ConstVi
         absl::StrCat("layer ", key.layer, ", module ", key.module, ": both must be below 4096"));
   }
   const auto use = static_cast<uint32_t>(PhiloxUse::kDropout);
-  const PhiloxBlock mixed =
-      Philox4x32({static_cast<uint32_t>(key.step), static_cast<uint32_t>(key.step >> 32),
-                  key.epoch, use},
-                 PhiloxKeyOf(key.seed));
+  const PhiloxBlock mixed = Philox4x32(
+      {static_cast<uint32_t>(key.step), static_cast<uint32_t>(key.step >> 32), key.epoch, use},
+      PhiloxKeyOf(key.seed));
   const PhiloxKey philox_key = {mixed[0], mixed[1]};
   const uint32_t last_word = use | key.layer << 8 | key.module << 20;
   const auto threshold = static_cast<uint32_t>(static_cast<double>(key.probability) * 0x1p32);
@@ -46,8 +45,8 @@ absl::Status CpuOps::Dropout(Ctx, ConstView x_TK, const DropoutKey& key, ConstVi
       const float* x = x_TK.row<float>(i);
       float* out = out_TK.row<float>(i);
       for (int64_t c = 0; c < k; c += 4) {
-        const PhiloxBlock words = Philox4x32(
-            {position, data_row, static_cast<uint32_t>(c / 4), last_word}, philox_key);
+        const PhiloxBlock words =
+            Philox4x32({position, data_row, static_cast<uint32_t>(c / 4), last_word}, philox_key);
         for (int64_t j = c; j < std::min(k, c + 4); ++j) {
           const float value = words[static_cast<size_t>(j - c)] >= threshold ? x[j] * scale : 0.0f;
           out[j] = add ? out[j] + value : value;

@@ -18,8 +18,8 @@ HWY_BEFORE_NAMESPACE();
 namespace tundra {
 namespace HWY_NAMESPACE {
 
-void RopeRow(const float* cos, const float* sin, int64_t r, float sign, int num_heads,
-             int head_dim, float* x) {
+void RopeRow(const float* cos, const float* sin, int64_t r, float sign, int num_heads, int head_dim,
+             float* x) {
   const F32 direction = hn::Set(F32Tag(), sign);
   for (int h = 0; h < num_heads; ++h, x += head_dim) {
     ForVectors(r, [&](int64_t i, int64_t count) {
@@ -68,9 +68,8 @@ void ScaleRow(float factor, int64_t n, float* x) {
 }
 
 void WidenRow(const BF16* from, int64_t n, float* to) {
-  ForVectors(n, [&](int64_t i, int64_t count) {
-    StorePart(LoadPart(from + i, count), to + i, count);
-  });
+  ForVectors(
+      n, [&](int64_t i, int64_t count) { StorePart(LoadPart(from + i, count), to + i, count); });
 }
 
 // Round to nearest even, as ToBF16.
@@ -84,14 +83,14 @@ void NarrowRow(const float* from, int64_t n, BF16* to) {
     const F32 value = LoadPart(from + i, count);
     const auto bits = hn::BitCast(d32, value);
     const auto upper = hn::ShiftRight<16>(bits);
-    const auto rounded =
-        hn::ShiftRight<16>(hn::Add(hn::Add(bits, half), hn::And(upper, one)));
+    const auto rounded = hn::ShiftRight<16>(hn::Add(hn::Add(bits, half), hn::And(upper, one)));
     const auto is_nan = hn::BitCast(d32, hn::VecFromMask(F32Tag(), hn::IsNaN(value)));
     const auto result = hn::IfVecThenElse(is_nan, hn::Or(upper, quiet), rounded);
     HWY_ALIGN uint16_t buffer[kVirtualLanes];
     // Saturation can't happen: all values are below 2^16.
-    hn::Store(hn::BitCast(d16, hn::DemoteTo(d16, hn::BitCast(hn::RebindToSigned<F32Tag>(), result))),
-              d16, buffer);
+    hn::Store(
+        hn::BitCast(d16, hn::DemoteTo(d16, hn::BitCast(hn::RebindToSigned<F32Tag>(), result))), d16,
+        buffer);
     std::memcpy(to + i, buffer, static_cast<size_t>(count) * sizeof(BF16));
   });
 }
@@ -138,9 +137,8 @@ absl::Status CpuOps::Rope(Ctx, Direction direction, ConstView positions_T, Const
   RETURN_IF_ERROR(
       CheckView("x_TH", x_TH, DType::kF32, t, static_cast<int64_t>(num_heads) * head_dim));
   if (2 * r > head_dim) {
-    return absl::InvalidArgumentError(absl::StrCat("rotary tables of ", r,
-                                                   " columns are too wide for heads of ",
-                                                   head_dim));
+    return absl::InvalidArgumentError(
+        absl::StrCat("rotary tables of ", r, " columns are too wide for heads of ", head_dim));
   }
   const int32_t* positions = positions_T.row<int32_t>(0);
   for (int64_t i = 0; i < t; ++i) {

@@ -13,8 +13,8 @@ absl::Status CheckIds(std::string_view name, const ConstView& ids, int64_t limit
   for (int64_t i = 0; i < ids.cols; ++i) {
     const int32_t id = ids.row<int32_t>(0)[i];
     if (id < 0 || id >= limit) {
-      return absl::InvalidArgumentError(absl::StrCat(std::string(name), "[", i, "] is ", id,
-                                                     "; it must be in [0, ", limit, ")"));
+      return absl::InvalidArgumentError(
+          absl::StrCat(std::string(name), "[", i, "] is ", id, "; it must be in [0, ", limit, ")"));
     }
   }
   return absl::OkStatus();

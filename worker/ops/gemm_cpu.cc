@@ -39,12 +39,8 @@ HWY_EXPORT(GemmRowGroup);
 HWY_EXPORT(GemmPart);
 HWY_EXPORT(GemmPackPanels);
 
-// Floats of one thread's workspace, for the widest instruction set.
-constexpr int64_t kFloatsPerThread = 256 * 256 + 96 * 256 + 12 * 32;
-static_assert(kFloatsPerThread * sizeof(float) % 64 == 0);
-
-// Multiply-adds that are worth waking a thread for.
-constexpr double kWorkPerThread = 1 << 18;
+// Multiply-adds that are worth waking a thread for: some 30 us of one core.
+constexpr double kWorkPerThread = 1 << 20;
 
 struct Grid {
   int64_t rows = 1;
@@ -56,8 +52,8 @@ struct Grid {
 Grid ChooseGrid(const GemmArgs& args, int threads, int64_t row_groups, int64_t panels) {
   const double work =
       static_cast<double>(args.m) * static_cast<double>(args.n) * static_cast<double>(args.k);
-  const auto parts = static_cast<int64_t>(
-      std::clamp(work / kWorkPerThread, 1.0, static_cast<double>(threads)));
+  const auto parts =
+      static_cast<int64_t>(std::clamp(work / kWorkPerThread, 1.0, static_cast<double>(threads)));
   Grid best;
   double best_cost = 0;
   for (int64_t rows = 1; rows <= std::min(parts, row_groups); ++rows) {
@@ -80,7 +76,7 @@ Grid ChooseGrid(const GemmArgs& args, int threads, int64_t row_groups, int64_t p
 }  // namespace
 
 size_t GemmWorkspaceBytes(int threads) {
-  return static_cast<size_t>(threads) * kFloatsPerThread * sizeof(float);
+  return static_cast<size_t>(threads) * kGemmWorkspaceFloats * sizeof(float);
 }
 
 void Gemm(const GemmArgs& args, int threads, void* workspace) {
@@ -97,7 +93,7 @@ void Gemm(const GemmArgs& args, int threads, void* workspace) {
     part(args, row_groups * r / grid.rows * mr,
          std::min(args.m, row_groups * (r + 1) / grid.rows * mr), panels * c / grid.cols * nr,
          std::min(args.n, panels * (c + 1) / grid.cols * nr),
-         static_cast<float*>(workspace) + worker * kFloatsPerThread);
+         static_cast<float*>(workspace) + worker * kGemmWorkspaceFloats);
   });
 }
 
@@ -109,10 +105,9 @@ size_t PackedGemmBytes(int64_t n, int64_t k) {
 void PackGemmB(const GemmArgs& args, int threads, void* out) {
   const int64_t nr = HWY_DYNAMIC_DISPATCH(GemmPanelWidth)();
   const auto pack = HWY_DYNAMIC_DISPATCH(GemmPackPanels);
-  ParallelRanges(threads, (args.n + nr - 1) / nr, GrainOf(args.k * nr),
-                 [&](int64_t begin, int64_t end) {
-                   pack(args, begin, end, static_cast<float*>(out));
-                 });
+  ParallelRanges(
+      threads, (args.n + nr - 1) / nr, GrainOf(args.k * nr),
+      [&](int64_t begin, int64_t end) { pack(args, begin, end, static_cast<float*>(out)); });
 }
 
 }  // namespace tundra

@@ -32,6 +32,11 @@ struct GemmArgs {
   bool accumulate = false;
 };
 
+// Floats of one thread's workspace, for the widest instruction set: a block of B, a block of
+// A, a tile of C.
+inline constexpr int64_t kGemmWorkspaceFloats = 256 * 256 + 96 * 256 + 12 * 32;
+static_assert(kGemmWorkspaceFloats * sizeof(float) % 64 == 0);
+
 // Bytes of workspace for `threads` threads.
 size_t GemmWorkspaceBytes(int threads);
 

@@ -33,8 +33,7 @@ inline constexpr int64_t kNc = 256;
 inline constexpr int64_t kMc = 96;
 static_assert(kNc % kNr == 0 && kMc % kMr == 0);
 
-// Bytes for one thread: a block of B, a block of A, a tile of C.
-inline constexpr int64_t kGemmFloats = kKc * kNc + kMc * kKc + kMr * kNr;
+static_assert(kKc * kNc + kMc * kKc + kMr * kNr <= kGemmWorkspaceFloats);
 
 // C tile [kMr, vectors * kVector] (starting from c when load_c) += A·B over k.
 // Row i of A: a[i * a_m + p * a_k]; b: panel row p at b + p * b_k.
@@ -80,9 +79,10 @@ HWY_INLINE void GemmKernel(int64_t k, const float* HWY_RESTRICT a, int64_t a_m, 
 
 // kMr rows from `rows` <= kMr valid ones (A readable for kMr rows), and a panel of
 // which `cols` <= kNr columns are wanted. `tile` is kMr x kNr.
-HWY_INLINE void GemmTileEdge(int64_t rows, int64_t cols, int64_t k, const float* a, int64_t a_m,
-                             int64_t a_k, const float* b, int64_t b_k, float* c, int64_t c_m,
-                             bool load_c, float* HWY_RESTRICT tile) {
+HWY_NOINLINE inline void GemmTileEdge(int64_t rows, int64_t cols, int64_t k, const float* a,
+                                      int64_t a_m, int64_t a_k, const float* b, int64_t b_k,
+                                      float* c, int64_t c_m, bool load_c,
+                                      float* HWY_RESTRICT tile) {
   if (load_c) {
     for (int64_t i = 0; i < rows; ++i) {
       for (int64_t j = 0; j < cols; ++j) tile[i * kNr + j] = c[i * c_m + j];
@@ -98,44 +98,73 @@ HWY_INLINE void GemmTileEdge(int64_t rows, int64_t cols, int64_t k, const float*
   }
 }
 
-// out[p * kNr + j] = B[p][j] * scale for one panel; columns from n on are zeros.
+HWY_INLINE float ToF32(float x) { return x; }
+HWY_INLINE float ToF32(BF16 x) { return ToFloat(x); }
+
+using F32x4 = hn::Vec<hn::CappedTag<float, 4>>;
+HWY_INLINE F32x4 Load4(const float* from) { return hn::LoadU(hn::CappedTag<float, 4>(), from); }
+HWY_INLINE F32x4 Load4(const BF16* from) {
+  const hn::CappedTag<float, 4> d;
+  const hn::Rebind<uint16_t, hn::CappedTag<float, 4>> d16;
+  const hn::RebindToUnsigned<hn::CappedTag<float, 4>> d32;
+  const auto* bits = reinterpret_cast<const uint16_t*>(from);
+  return hn::BitCast(d, hn::ShiftLeft<16>(hn::PromoteTo(d32, hn::LoadU(d16, bits))));
+}
+
+// Four rows of four, b apart, become four columns of out, kNr apart.
+template <typename T>
+HWY_INLINE void Transpose4x4(const T* b, int64_t b_n, float scale, float* HWY_RESTRICT out) {
+  const hn::CappedTag<float, 4> d;
+  const F32x4 s = hn::Set(d, scale);
+  const F32x4 r0 = Load4(b), r1 = Load4(b + b_n), r2 = Load4(b + 2 * b_n), r3 = Load4(b + 3 * b_n);
+  const F32x4 even_low = hn::InterleaveLower(d, r0, r2), odd_low = hn::InterleaveLower(d, r1, r3);
+  const F32x4 even_up = hn::InterleaveUpper(d, r0, r2), odd_up = hn::InterleaveUpper(d, r1, r3);
+  hn::StoreU(hn::Mul(s, hn::InterleaveLower(d, even_low, odd_low)), d, out);
+  hn::StoreU(hn::Mul(s, hn::InterleaveUpper(d, even_low, odd_low)), d, out + kNr);
+  hn::StoreU(hn::Mul(s, hn::InterleaveLower(d, even_up, odd_up)), d, out + 2 * kNr);
+  hn::StoreU(hn::Mul(s, hn::InterleaveUpper(d, even_up, odd_up)), d, out + 3 * kNr);
+}
+
+// A panel whose columns are rows in memory: b[j * b_n + p], n of them.
+template <typename T>
+inline void PackPanelTransposed(const T* b, int64_t b_n, float scale, int64_t k, int64_t n,
+                                float* HWY_RESTRICT out) {
+  for (int64_t p = 0; p < k; p += 4) {
+    const bool whole = k - p >= 4;
+    int64_t j = 0;
+    for (; whole && j + 4 <= n; j += 4) {
+      Transpose4x4(b + j * b_n + p, b_n, scale, out + p * kNr + j);
+    }
+    for (int64_t i = p; i < std::min(k, p + 4); ++i) {
+      for (int64_t c = j; c < n; ++c) out[i * kNr + c] = ToF32(b[c * b_n + i]) * scale;
+      for (int64_t c = n; c < kNr; ++c) out[i * kNr + c] = 0;
+    }
+  }
+}
+
+// A panel whose rows lie in memory as they are: b[p * b_k + j].
+template <typename T>
+inline void PackPanelRows(const T* b, int64_t b_k, float scale, int64_t k, int64_t n,
+                          float* HWY_RESTRICT out) {
+  for (int64_t p = 0; p < k; ++p, b += b_k, out += kNr) {
+    int64_t j = 0;
+    if (n == kNr) {  // the usual case, with a length that the compiler knows
+      for (; j < kNr; ++j) out[j] = ToF32(b[j]) * scale;
+    }
+    for (; j < n; ++j) out[j] = ToF32(b[j]) * scale;
+    for (; j < kNr; ++j) out[j] = 0;
+  }
+}
+
+// out[p * kNr + j] = B[k0 + p][n0 + j] * scale for one panel; columns from n on are zeros.
 inline void PackPanel(const GemmArgs& args, int64_t k0, int64_t k, int64_t n0, int64_t n,
                       float* HWY_RESTRICT out) {
-  const float scale = args.b_scale;
+  const int64_t first = k0 * args.b_k + n0 * args.b_n;
   const auto pack = [&](const auto* b) {
-    const auto value = [&](int64_t index) {
-      if constexpr (std::is_same_v<decltype(b), const BF16*>) {
-        return ToFloat(b[index]) * scale;
-      } else {
-        return b[index] * scale;
-      }
-    };
-    b += k0 * args.b_k + n0 * args.b_n;
     if (args.b_n == 1) {
-      if (n == kNr) {
-        for (int64_t p = 0; p < k; ++p) {
-          for (int64_t j = 0; j < kNr; ++j) out[p * kNr + j] = value(p * args.b_k + j);
-        }
-        return;
-      }
-      for (int64_t p = 0; p < k; ++p) {
-        for (int64_t j = 0; j < n; ++j) out[p * kNr + j] = value(p * args.b_k + j);
-        for (int64_t j = n; j < kNr; ++j) out[p * kNr + j] = 0;
-      }
-      return;
-    }
-    // A transposition: columns of the panel are rows in memory. Short runs of p keep
-    // the part of `out` that is written in the first-level cache's reach.
-    for (int64_t p0 = 0; p0 < k; p0 += 16) {
-      const int64_t p1 = std::min(k, p0 + 16);
-      for (int64_t j = 0; j < n; ++j) {
-        for (int64_t p = p0; p < p1; ++p) {
-          out[p * kNr + j] = value(j * args.b_n + p * args.b_k);
-        }
-      }
-      for (int64_t j = n; j < kNr; ++j) {
-        for (int64_t p = p0; p < p1; ++p) out[p * kNr + j] = 0;
-      }
+      PackPanelRows(b + first, args.b_k, args.b_scale, k, n, out);
+    } else {
+      PackPanelTransposed(b + first, args.b_n, args.b_scale, k, n, out);
     }
   };
   if (args.b_bf16) {
@@ -160,7 +189,7 @@ inline void PackA(const GemmArgs& args, int64_t m0, int64_t m, int64_t k0, int64
 }
 
 // The part [m0, m1) x [n0, n1) of a product, by one thread. n0 is a multiple of kNr.
-// work: kGemmFloats floats.
+// work: kGemmWorkspaceFloats floats.
 inline void GemmSerial(const GemmArgs& args, int64_t m0, int64_t m1, int64_t n0, int64_t n1,
                        float* work) {
   if (args.k == 0 && !args.accumulate) {
@@ -172,8 +201,8 @@ inline void GemmSerial(const GemmArgs& args, int64_t m0, int64_t m1, int64_t n0,
   float* const a_block = b_block + kKc * kNc;
   float* const tile = a_block + kMc * kKc;
   // Few rows use a panel of B too few times to repay copying it.
-  const bool b_direct = !args.packed && !args.b_bf16 && args.b_n == 1 && args.b_scale == 1 &&
-                        m1 - m0 <= 8 * kMr;
+  const bool b_direct =
+      !args.packed && !args.b_bf16 && args.b_n == 1 && args.b_scale == 1 && m1 - m0 <= 8 * kMr;
   for (int64_t nc = n0; nc < n1; nc += kNc) {
     const int64_t n_end = std::min(n1, nc + kNc);
     for (int64_t kc = 0; kc < args.k; kc += kKc) {
@@ -205,8 +234,8 @@ inline void GemmSerial(const GemmArgs& args, int64_t m0, int64_t m1, int64_t n0,
           for (int64_t m = mc; m < m_end; m += kMr) {
             const int64_t rows = std::min(kMr, m_end - m);
             const bool in_place = m - mc < packed_from;
-            const float* a = in_place ? args.a + m * args.a_m + kc
-                                      : a_block + (m - mc - packed_from) * k;
+            const float* a =
+                in_place ? args.a + m * args.a_m + kc : a_block + (m - mc - packed_from) * k;
             const int64_t a_m = in_place ? args.a_m : 1;
             const int64_t a_k = in_place ? 1 : kMr;
             float* c = args.c + m * args.c_m + n;

@@ -64,8 +64,8 @@ absl::Status CpuOps::AbsMax(Ctx, ConstView x, View largest) {
       bits = std::max(bits, std::bit_cast<uint32_t>(row[i]) & 0x7fffffffu);
     }
   }
-  *largest.row<float>(0) = bits > 0x7f800000u ? std::numeric_limits<float>::quiet_NaN()
-                                              : std::bit_cast<float>(bits);
+  *largest.row<float>(0) =
+      bits > 0x7f800000u ? std::numeric_limits<float>::quiet_NaN() : std::bit_cast<float>(bits);
   return absl::OkStatus();
 }
 
@@ -159,7 +159,7 @@ absl::Status CpuOps::AdamW(Ctx, const AdamWParams& params, ConstView grad, View 
     for (int64_t i = begin; i < end; ++i) {
       m[i] = m[i] + take1 * (g[i] - m[i]);
       v[i] = keep2 * v[i] + take2 * g[i] * g[i];
-      w[i] = w[i] * decay - rate * (m[i] / (std::sqrt(v[i]) / root + epsilon));
+      w[i] = w[i] * decay - rate * m[i] / (std::sqrt(v[i]) / root + epsilon);
     }
   });
   return absl::OkStatus();

@@ -58,6 +58,33 @@ namespace tundra {
 
 HWY_EXPORT(CrossEntropyRow);
 
+namespace {
+
+absl::Status CheckTargets(const int32_t* targets, int64_t t, int64_t v) {
+  for (int64_t i = 0; i < t; ++i) {
+    if (targets[i] < -1 || targets[i] >= v) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("targets_T[", i, "] is ", targets[i], "; it must be in [-1, ", v, ")"));
+    }
+  }
+  return absl::OkStatus();
+}
+
+// Tokens [begin, end) of out: the next row of `picked` where there is a target, else zeros.
+void Scatter(const int32_t* targets, const ConstView& picked, int64_t begin, int64_t end,
+             const View& out) {
+  const auto bytes = static_cast<size_t>(out.cols) * sizeof(float);
+  for (int64_t i = begin, n = 0; i < end; ++i) {
+    if (targets[i] < 0) {
+      std::memset(out.row<float>(i), 0, bytes);
+    } else {
+      std::memcpy(out.row<float>(i), picked.row<float>(n++), bytes);
+    }
+  }
+}
+
+}  // namespace
+
 size_t CpuOps::LossScratchBytes(int64_t chunk_tokens, const FrozenWeight& w_VD_forward,
                                 const FrozenWeight& w_VD_backward, Precision precision) const {
   const auto per_token =
@@ -83,12 +110,7 @@ absl::Status CpuOps::CrossEntropy(Ctx ctx, ConstView hidden_TD, const FrozenWeig
   if (gradient) RETURN_IF_ERROR(CheckView("dhidden_TD", dhidden_TD, DType::kF32, t, d));
   if (chunk_tokens < 1) return absl::InvalidArgumentError("chunk_tokens must be at least 1");
   const int32_t* targets = targets_T.row<int32_t>(0);
-  for (int64_t i = 0; i < t; ++i) {
-    if (targets[i] < -1 || targets[i] >= v) {
-      return absl::InvalidArgumentError(
-          absl::StrCat("targets_T[", i, "] is ", targets[i], "; it must be in [-1, ", v, ")"));
-    }
-  }
+  RETURN_IF_ERROR(CheckTargets(targets, t, v));
   chunk_tokens = std::min(chunk_tokens, std::max<int64_t>(t, 1));
   ArenaScope scope(ctx.scratch);
   ASSIGN_OR_RETURN(const View logits, ctx.scratch->Allocate(DType::kF32, chunk_tokens, v));
@@ -109,8 +131,12 @@ absl::Status CpuOps::CrossEntropy(Ctx ctx, ConstView hidden_TD, const FrozenWeig
       chosen.row<int32_t>(0)[count++] = targets[next];
     }
     if (count > 0) {
-      RETURN_IF_ERROR(FrozenMatmul(ctx, picked.Rows(0, count), w_VD_forward, precision,
-                                   Write::kSet, logits.Rows(0, count)));
+      // oneDNN makes a primitive for each number of rows: a few zero rows keep those few.
+      const int64_t rows =
+          UsesOneDnn(precision) ? std::min(chunk_tokens, (count + 31) / 32 * 32) : count;
+      for (int64_t i = count; i < rows; ++i) std::memset(picked.row<float>(i), 0, bytes);
+      RETURN_IF_ERROR(FrozenMatmul(ctx, picked.Rows(0, rows), w_VD_forward, precision, Write::kSet,
+                                   logits.Rows(0, rows)));
       ParallelRanges(threads(), count, GrainOf(v), [&](int64_t first, int64_t last) {
         for (int64_t i = first; i < last; ++i) {
           losses.row<double>(0)[i] =
@@ -119,18 +145,11 @@ absl::Status CpuOps::CrossEntropy(Ctx ctx, ConstView hidden_TD, const FrozenWeig
       });
       for (int64_t i = 0; i < count; ++i) total += losses.row<double>(0)[i];
       if (gradient) {
-        RETURN_IF_ERROR(FrozenMatmulBackward(ctx, logits.Rows(0, count), w_VD_backward, precision,
-                                             Write::kSet, dpicked.Rows(0, count)));
+        RETURN_IF_ERROR(FrozenMatmulBackward(ctx, logits.Rows(0, rows), w_VD_backward, precision,
+                                             Write::kSet, dpicked.Rows(0, rows)));
       }
     }
-    if (!gradient) continue;
-    for (int64_t i = begin, n = 0; i < next; ++i) {
-      if (targets[i] < 0) {
-        std::memset(dhidden_TD.row<float>(i), 0, bytes);
-      } else {
-        std::memcpy(dhidden_TD.row<float>(i), dpicked.row<float>(n++), bytes);
-      }
-    }
+    if (gradient) Scatter(targets, dpicked, begin, next, dhidden_TD);
   }
   *loss.row<double>(0) = total;
   return absl::OkStatus();

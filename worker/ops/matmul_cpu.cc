@@ -77,8 +77,7 @@ absl::StatusOr<FrozenWeight> CpuOps::PrepareWeight(Ctx ctx, ConstView w_NK, Dire
   return prepared;
 }
 
-size_t CpuOps::MatmulScratchBytes(int64_t t, const FrozenWeight& w_NK,
-                                  Precision precision) const {
+size_t CpuOps::MatmulScratchBytes(int64_t t, const FrozenWeight& w_NK, Precision precision) const {
   const int64_t n = w_NK.view_NK.rows, k = w_NK.view_NK.cols;
   if (!UsesOneDnn(precision)) return GemmWorkspaceBytes(threads());
   const DType type = RunsInBf16(precision) ? DType::kBF16 : DType::kF32;
@@ -109,8 +108,7 @@ absl::Status CpuOps::FrozenMatmulBackward(Ctx ctx, ConstView dy_TN, const Frozen
 absl::Status CpuOps::FrozenProduct(Ctx ctx, Direction direction, ConstView in,
                                    const FrozenWeight& w_NK, Precision precision, Write write,
                                    View out) {
-  RETURN_IF_ERROR(
-      CheckWeight("w_NK", w_NK.view_NK, w_NK.view_NK.rows, w_NK.view_NK.cols));
+  RETURN_IF_ERROR(CheckWeight("w_NK", w_NK.view_NK, w_NK.view_NK.rows, w_NK.view_NK.cols));
   const bool prepared = w_NK.layout == FrozenWeight::Layout::kPrepared;
   const bool bf16 = RunsInBf16(precision);
   if (prepared && (w_NK.direction != direction || RunsInBf16(w_NK.precision) != bf16)) {

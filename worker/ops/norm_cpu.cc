@@ -111,8 +111,8 @@ absl::Status CpuOps::RmsNormBackward(Ctx, ConstView dy_TD, ConstView x_TD, Const
   RETURN_IF_ERROR(CheckView("dx_TD", dx_TD, DType::kF32, t, x_TD.cols));
   const auto rows = HWY_DYNAMIC_DISPATCH(NormRowsBackward);
   ParallelRanges(threads(), t, GrainOf(x_TD.cols), [&](int64_t begin, int64_t end) {
-    rows(dy_TD, x_TD, weight_D, inv_rms_T.row<float>(0), params, write == Write::kAdd, dx_TD,
-         begin, end);
+    rows(dy_TD, x_TD, weight_D, inv_rms_T.row<float>(0), params, write == Write::kAdd, dx_TD, begin,
+         end);
   });
   return absl::OkStatus();
 }

@@ -157,8 +157,7 @@ absl::Status OneDnnMatmul::Pack(ConstView from_NK, Direction direction, void* to
     stream.wait();
     return absl::OkStatus();
   } catch (const dnnl::error& error) {
-    return FromOneDnn(error,
-                      absl::StrCat("packing a weight ", from_NK.rows, " x ", from_NK.cols));
+    return FromOneDnn(error, absl::StrCat("packing a weight ", from_NK.rows, " x ", from_NK.cols));
   }
 }
 

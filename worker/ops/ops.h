@@ -134,9 +134,9 @@ class Ops {
   // With g_td = dy_td · (weight_offset + weight_d):
   // dx_td (=|+=) inv_rms_t · (g_td − x_td · inv_rms_t² · mean_d(g_td · x_td)).
   // dx may be dy (with kSet).
-  virtual absl::Status RmsNormBackward(Ctx ctx, ConstView dy_TD, ConstView x_TD,
-                                       ConstView weight_D, ConstView inv_rms_T,
-                                       RmsNormParams params, Write write, View dx_TD) = 0;
+  virtual absl::Status RmsNormBackward(Ctx ctx, ConstView dy_TD, ConstView x_TD, ConstView weight_D,
+                                       ConstView inv_rms_T, RmsNormParams params, Write write,
+                                       View dx_TD) = 0;
 
   // In place, per head of head_dim columns, with r = table columns (half the rotated
   // dimensions, 2r <= head_dim; later dimensions stay) and p = positions_T[t]:
@@ -191,6 +191,7 @@ class Ops {
 
   // Lays w_NK (f32 or bf16, row-major) out for one direction and precision in `storage`
   // (PreparedBytes bytes at a 64-byte boundary). The result refers to storage.
+  // Scratch: 4 bytes · N · K at most, when w's type is not that of the layout.
   virtual absl::StatusOr<FrozenWeight> PrepareWeight(Ctx ctx, ConstView w_NK, Direction direction,
                                                      Precision precision, void* storage,
                                                      size_t storage_bytes) = 0;
@@ -232,9 +233,8 @@ class Ops {
   // backward sends that input's gradient on to dx (kAdd) with the same key.
   // data_row_T, position_T: i32, the token's row in the data set and its position there.
   // out may be x with kSet. Source of the numbers: Philox4x32-10, common/philox.h.
-  virtual absl::Status Dropout(Ctx ctx, ConstView x_TK, const DropoutKey& key,
-                               ConstView data_row_T, ConstView position_T, Write write,
-                               View out_TK) = 0;
+  virtual absl::Status Dropout(Ctx ctx, ConstView x_TK, const DropoutKey& key, ConstView data_row_T,
+                               ConstView position_T, Write write, View out_TK) = 0;
 
   // ---- loss -------------------------------------------------------------------------
 
@@ -280,7 +280,7 @@ class Ops {
   // One update of a tensor, elementwise in f32; scalars in double, rounded to f32 once:
   //   w := w · (1 − lr · weight_decay)
   //   m := m + (1 − β1) · (g − m);   v := β2 · v + (1 − β2) · g · g
-  //   w := w − lr / (1 − β1^t) · m / (√v / √(1 − β2^t) + ε)
+  //   w := w − (lr / (1 − β1^t) · m) / (√v / √(1 − β2^t) + ε)
   // Source: Loshchilov & Hutter 2017, arXiv:1711.05101; torch.optim.AdamW.
   virtual absl::Status AdamW(Ctx ctx, const AdamWParams& params, ConstView grad, View weight,
                              View moment1, View moment2) = 0;

@@ -28,13 +28,12 @@ template <typename Range>
 void ParallelRanges(int threads, int64_t n, int64_t grain, const Range& range) {
   if (n <= 0) return;
   const int64_t pieces = std::clamp<int64_t>(n / std::max<int64_t>(grain, 1), 1, threads);
-  ParallelTasks(threads, pieces, [&](int64_t i, int) {
-    range(n * i / pieces, n * (i + 1) / pieces);
-  });
+  ParallelTasks(threads, pieces,
+                [&](int64_t i, int) { range(n * i / pieces, n * (i + 1) / pieces); });
 }
 
 // Elements of an elementwise loop that are worth a thread.
-inline constexpr int64_t kElementGrain = 16384;
+inline constexpr int64_t kElementGrain = 32768;
 
 // Items (rows of `width` elements, say) that are worth a thread.
 inline int64_t GrainOf(int64_t width) {
