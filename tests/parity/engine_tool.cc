@@ -63,9 +63,8 @@ absl::Status Logits(const std::string& base_dir, const std::string& adapter_dir,
   ASSIGN_OR_RETURN(const Batch batch, BatchOf(rows, base->config.vocab));
   std::vector<int32_t> tokens(static_cast<size_t>(batch.tokens()));
   for (size_t i = 0; i < tokens.size(); ++i) tokens[i] = static_cast<int32_t>(i);
-  const AdapterView view{
-      &adapter.layout,
-      ConstView::Vector(adapter.weights.data(), DType::kF32, adapter.layout.parameters())};
+  const AdapterView view{&adapter.layout, ConstView::Vector(adapter.weights.data(), DType::kF32,
+                                                            adapter.layout.parameters())};
   ASSIGN_OR_RETURN(const std::vector<float> logits, model->Logits(batch, view, tokens));
   return WriteFileAtomically(
       out, WriteSafetensors({{"logits",

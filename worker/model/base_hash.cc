@@ -19,10 +19,10 @@ namespace tundra {
 namespace {
 
 // Files beside the weights that decide results.
-constexpr const char* kFiles[] = {"chat_template.jinja",     "chat_template.json",
-                                  "config.json",             "generation_config.json",
-                                  "special_tokens_map.json", "tokenizer.json",
-                                  "tokenizer_config.json"};
+constexpr const char* kFiles[] = {
+    "chat_template.jinja",    "chat_template.json",      "config.json",
+    "generation_config.json", "special_tokens_map.json", "tokenizer.json",
+    "tokenizer_config.json"};
 constexpr uint64_t kChunkBytes = 1 << 20;
 constexpr uint64_t kMaxCacheBytes = 16 << 20;
 

@@ -26,15 +26,14 @@ class Base : public ::testing::Test {
     fs::copy(GoldenDir() + "/gqa_untied_head_dim/base", dir_.path(), kCopy);
     fs::copy(GoldenDir() + "/gqa_tied_bf16/base", single_.path(), kCopy);
   }
-  absl::Status OpenStatus(const std::string& dir) {
-    return TestBase::Open(dir, {}).status();
-  }
+  absl::Status OpenStatus(const std::string& dir) { return TestBase::Open(dir, {}).status(); }
   TempDir dir_;     // three files and an index
   TempDir single_;  // one file
 };
 
 TEST_F(Base, MissingFolderWeightsOrShardIsNamed) {
-  EXPECT_THAT(OpenStatus("/no/such/base"), StatusIs(absl::StatusCode::kNotFound, HasSubstr("/no/such/base")));
+  EXPECT_THAT(OpenStatus("/no/such/base"),
+              StatusIs(absl::StatusCode::kNotFound, HasSubstr("/no/such/base")));
   fs::remove(dir_ / "model-00002-of-00003.safetensors");
   EXPECT_THAT(OpenStatus(dir_.path()),
               StatusIs(absl::StatusCode::kNotFound,
@@ -60,16 +59,17 @@ TEST_F(Base, WrongShapeNamesTensorAndBothShapes) {
   TUNDRA_ASSERT_OK(WriteFileAtomically(single_ / "config.json", config.dump()));
   EXPECT_THAT(OpenStatus(single_.path()),
               StatusIs(absl::StatusCode::kInvalidArgument,
-                       AllOf(HasSubstr("model.layers.0.mlp.gate_proj.weight"), HasSubstr("[48, 32]"),
-                             HasSubstr("[52, 32]"))));
+                       AllOf(HasSubstr("model.layers.0.mlp.gate_proj.weight"),
+                             HasSubstr("[48, 32]"), HasSubstr("[52, 32]"))));
 }
 
 TEST_F(Base, MissingTensorIsNamed) {
   nlohmann::json config = LoadJson(single_ / "config.json");
   config["num_hidden_layers"] = 3;
   TUNDRA_ASSERT_OK(WriteFileAtomically(single_ / "config.json", config.dump()));
-  EXPECT_THAT(OpenStatus(single_.path()),
-              StatusIs(absl::StatusCode::kNotFound, HasSubstr("model.layers.2.input_layernorm.weight")));
+  EXPECT_THAT(
+      OpenStatus(single_.path()),
+      StatusIs(absl::StatusCode::kNotFound, HasSubstr("model.layers.2.input_layernorm.weight")));
 }
 
 TEST_F(Base, AnIndexNeverLeadsOutOfTheFolder) {

@@ -30,9 +30,9 @@ absl::StatusOr<Batch> MakeBatch(std::span<const RowView> rows, int64_t vocab) {
   for (const RowView& row : rows) {
     for (size_t i = 0; i < row.ids.size(); ++i) {
       if (row.ids[i] < 0 || row.ids[i] >= vocab) {
-        return absl::InvalidArgumentError(absl::StrCat("row ", row.index, ": token id ", row.ids[i],
-                                                       " is not in the base's vocabulary of ", vocab,
-                                                       "; tokenizer and base don't belong together"));
+        return absl::InvalidArgumentError(absl::StrCat(
+            "row ", row.index, ": token id ", row.ids[i], " is not in the base's vocabulary of ",
+            vocab, "; tokenizer and base don't belong together"));
       }
       const bool target = i + 1 < row.ids.size() && row.trained[i + 1] != 0;
       batch.tokens_T.push_back(row.ids[i]);

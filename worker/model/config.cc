@@ -46,16 +46,16 @@ absl::StatusOr<const FamilyTraits*> FindFamily(const Fields& fields, std::string
   for (const FamilyTraits& row : kFamilies) {
     if ((*names)[0].get_ref<const std::string&>() == row.architecture) return &row;
   }
-  return absl::UnimplementedError(absl::StrCat(
-      std::string(source), ": architecture ", (*names)[0].get<std::string>(),
-      " is not supported; supported: ", absl::StrJoin(supported, ", ")));
+  return absl::UnimplementedError(
+      absl::StrCat(std::string(source), ": architecture ", (*names)[0].get<std::string>(),
+                   " is not supported; supported: ", absl::StrJoin(supported, ", ")));
 }
 
 absl::Status RefuseFeatures(const Fields& fields, const json& whole, const FamilyTraits& family,
                             int64_t max_positions, std::string_view source) {
   const auto refuse = [&](const char* what) {
-    return absl::UnimplementedError(absl::StrCat(std::string(source), ": ", what,
-                                                 " is not supported; choose another base"));
+    return absl::UnimplementedError(
+        absl::StrCat(std::string(source), ": ", what, " is not supported; choose another base"));
   };
   for (const char* name : {"attention_bias", "mlp_bias", "use_qk_norm"}) {
     ASSIGN_OR_RETURN(const bool on, fields.Bool(name, false));
@@ -166,13 +166,16 @@ absl::StatusOr<ModelConfig> ParseModelConfig(const json& whole, std::string_view
     return fields.Bad("num_key_value_heads", "it must divide num_attention_heads");
   }
   if (fields.Get("head_dim") == nullptr && config.hidden % config.heads != 0) {
-    return fields.Bad("hidden_size", "it is no multiple of num_attention_heads, and no head_dim is given");
+    return fields.Bad("hidden_size",
+                      "it is no multiple of num_attention_heads, and no head_dim is given");
   }
-  ASSIGN_OR_RETURN(config.head_dim, fields.Integer("head_dim", config.hidden / config.heads, 2, 1024));
+  ASSIGN_OR_RETURN(config.head_dim,
+                   fields.Integer("head_dim", config.hidden / config.heads, 2, 1024));
   if (config.head_dim % 2 != 0) return fields.Bad("head_dim", "rotary embedding needs it even");
   ASSIGN_OR_RETURN(config.max_positions, fields.Integer("max_position_embeddings",
                                                         family->default_max_positions, 1, 1 << 30));
-  ASSIGN_OR_RETURN(const double eps, fields.Number("rms_norm_eps", family->default_rms_eps, 1e-12, 1.0));
+  ASSIGN_OR_RETURN(const double eps,
+                   fields.Number("rms_norm_eps", family->default_rms_eps, 1e-12, 1.0));
   config.rms_eps = static_cast<float>(eps);
   ASSIGN_OR_RETURN(config.tied, fields.Bool("tie_word_embeddings", family->default_tied));
   RETURN_IF_ERROR(RefuseFeatures(fields, whole, *family, config.max_positions, source));
@@ -194,7 +197,8 @@ absl::StatusOr<ModelConfig> ReadModelConfig(const std::string& base_dir) {
   if (!extra->is_object()) {
     return absl::InvalidArgumentError(absl::StrCat(generation, ": not a JSON object"));
   }
-  ASSIGN_OR_RETURN(std::vector<int64_t> eos, ParseIds(Fields(*extra, generation, ""), "eos_token_id"));
+  ASSIGN_OR_RETURN(std::vector<int64_t> eos,
+                   ParseIds(Fields(*extra, generation, ""), "eos_token_id"));
   if (!eos.empty()) config.eos_ids = std::move(eos);
   return config;
 }
@@ -218,8 +222,8 @@ std::vector<float> RopeFrequencies(const ModelConfig& config) {
       } else if (wavelength >= high_wavelength) {
         const double smooth = (original / wavelength - rope.low_freq_factor) /
                               (rope.high_freq_factor - rope.low_freq_factor);
-        const double mixed = (1 - smooth) * static_cast<double>(f) / rope.factor +
-                             smooth * static_cast<double>(f);
+        const double mixed =
+            (1 - smooth) * static_cast<double>(f) / rope.factor + smooth * static_cast<double>(f);
         f = static_cast<float>(mixed);
       }
     }

@@ -9,9 +9,9 @@
 namespace tundra {
 namespace {
 
+using nlohmann::json;
 using ::testing::HasSubstr;
 using testing::StatusIs;
-using nlohmann::json;
 
 json Llama() {
   return json::parse(R"({"architectures":["LlamaForCausalLM"],"vocab_size":128,"hidden_size":32,
@@ -58,8 +58,7 @@ class BadConfigs : public ::testing::TestWithParam<Bad> {};
 TEST_P(BadConfigs, AreRefusedWithFieldAndReason) {
   json config = Llama();
   config[GetParam().field] = json::parse(GetParam().value);
-  EXPECT_THAT(ParseModelConfig(config, "c"),
-              StatusIs(GetParam().code, HasSubstr(GetParam().why)));
+  EXPECT_THAT(ParseModelConfig(config, "c"), StatusIs(GetParam().code, HasSubstr(GetParam().why)));
 }
 
 constexpr absl::StatusCode kBad = absl::StatusCode::kInvalidArgument;
@@ -67,8 +66,9 @@ constexpr absl::StatusCode kNot = absl::StatusCode::kUnimplemented;
 INSTANTIATE_TEST_SUITE_P(
     Config, BadConfigs,
     ::testing::Values(
-        Bad{"vocab_size", "0", kBad, "vocab_size = 0"}, Bad{"vocab_size", "1.5", kBad, "an integer"},
-        Bad{"hidden_size", "-4", kBad, "hidden_size"}, Bad{"hidden_size", "null", kBad, "hidden_size"},
+        Bad{"vocab_size", "0", kBad, "vocab_size = 0"},
+        Bad{"vocab_size", "1.5", kBad, "an integer"}, Bad{"hidden_size", "-4", kBad, "hidden_size"},
+        Bad{"hidden_size", "null", kBad, "hidden_size"},
         Bad{"hidden_size", "30", kBad, "no multiple"}, Bad{"head_dim", "7", kBad, "even"},
         Bad{"num_key_value_heads", "3", kBad, "divide"},
         Bad{"num_hidden_layers", "1000000", kBad, "num_hidden_layers"},
@@ -80,8 +80,9 @@ INSTANTIATE_TEST_SUITE_P(
         Bad{"rope_scaling", "{\"type\":\"yarn\",\"factor\":2}", kNot, "yarn"},
         Bad{"rope_scaling", "{\"rope_type\":\"llama3\",\"factor\":2}", kBad, "low_freq_factor"},
         Bad{"rope_theta", "0", kBad, "rope_theta"},
-        Bad{"attention_bias", "true", kNot, "attention_bias"}, Bad{"mlp_bias", "true", kNot, "mlp_bias"},
-        Bad{"hidden_act", "\"gelu\"", kNot, "gelu"}, Bad{"sliding_window", "64", kNot, "sliding_window"},
+        Bad{"attention_bias", "true", kNot, "attention_bias"},
+        Bad{"mlp_bias", "true", kNot, "mlp_bias"}, Bad{"hidden_act", "\"gelu\"", kNot, "gelu"},
+        Bad{"sliding_window", "64", kNot, "sliding_window"},
         Bad{"num_local_experts", "8", kNot, "mixture of experts"},
         Bad{"quantization_config", "{}", kNot, "quantized"}));
 
@@ -101,7 +102,8 @@ TEST(Config, EndOfTextIdsComeFromTheGenerationConfig) {
   TUNDRA_ASSERT_OK(WriteFileAtomically(dir / "config.json", config.dump()));
   TUNDRA_ASSERT_OK_AND_ASSIGN(const ModelConfig one, ReadModelConfig(dir.path()));
   EXPECT_EQ(one.eos_ids, std::vector<int64_t>{5});
-  TUNDRA_ASSERT_OK(WriteFileAtomically(dir / "generation_config.json", R"({"eos_token_id":[2,7]})"));
+  TUNDRA_ASSERT_OK(
+      WriteFileAtomically(dir / "generation_config.json", R"({"eos_token_id":[2,7]})"));
   TUNDRA_ASSERT_OK_AND_ASSIGN(const ModelConfig two, ReadModelConfig(dir.path()));
   EXPECT_EQ(two.eos_ids, (std::vector<int64_t>{2, 7}));
 }
@@ -112,7 +114,8 @@ TEST(StrictJson, RefusesWhatIsNotStrict) {
   EXPECT_THAT(ParseStrictJson("{} x", "s"), StatusIs(kBad, HasSubstr("not JSON")));
   EXPECT_THAT(ParseStrictJson(std::string(100000, '['), "s"), StatusIs(kBad, HasSubstr("deep")));
   EXPECT_THAT(ParseStrictJson("1e999", "s"), StatusIs(kBad, HasSubstr("s: ")));
-  TUNDRA_ASSERT_OK_AND_ASSIGN(const json value, ParseStrictJson(R"({"a":[1,{"b":null}],"c":"é"})", "s"));
+  TUNDRA_ASSERT_OK_AND_ASSIGN(const json value,
+                              ParseStrictJson(R"({"a":[1,{"b":null}],"c":"é"})", "s"));
   EXPECT_EQ(value["a"][1]["b"], nullptr);
 }
 

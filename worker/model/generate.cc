@@ -42,7 +42,8 @@ int32_t ChooseToken(std::span<const float> logits, double temperature, double to
   const double top = static_cast<double>(*best);
   std::vector<double> weights;
   for (const int32_t id : ids) {
-    weights.push_back(std::exp((static_cast<double>(logits[static_cast<size_t>(id)]) - top) / temperature));
+    weights.push_back(
+        std::exp((static_cast<double>(logits[static_cast<size_t>(id)]) - top) / temperature));
   }
   const double total = std::accumulate(weights.begin(), weights.end(), 0.0);
   // The nucleus: the first tokens whose share reaches top_p.
@@ -58,14 +59,13 @@ int32_t ChooseToken(std::span<const float> logits, double temperature, double to
 }
 
 absl::StatusOr<StopReason> Generate(Llama& model, const AdapterView& adapter,
-                                    std::span<const int32_t> prompt,
-                                    const GenerateOptions& options, const TokenSink& sink) {
+                                    std::span<const int32_t> prompt, const GenerateOptions& options,
+                                    const TokenSink& sink) {
   RETURN_IF_ERROR(CheckOptions(prompt, options));
   std::vector<int32_t> ids(prompt.begin(), prompt.end());
   if (static_cast<int64_t>(ids.size()) > model.max_positions()) {
-    return absl::InvalidArgumentError(absl::StrCat("the prompt has ", ids.size(),
-                                                   " tokens, over the limit of ",
-                                                   model.max_positions()));
+    return absl::InvalidArgumentError(absl::StrCat(
+        "the prompt has ", ids.size(), " tokens, over the limit of ", model.max_positions()));
   }
   for (int64_t n = 0; n < options.max_tokens; ++n) {
     const std::vector<uint8_t> untrained(ids.size(), 0);

@@ -34,8 +34,8 @@ using TokenSink = std::function<bool(int32_t token)>;
 // Errors: kInvalidArgument for a prompt or option out of range, kDataLoss when logits
 // are not finite; those of the model.
 absl::StatusOr<StopReason> Generate(Llama& model, const AdapterView& adapter,
-                                    std::span<const int32_t> prompt,
-                                    const GenerateOptions& options, const TokenSink& sink);
+                                    std::span<const int32_t> prompt, const GenerateOptions& options,
+                                    const TokenSink& sink);
 
 // The token chosen from logits_V; `uniform` in [0, 1) is used unless greedy. Ties go
 // to the lower id.

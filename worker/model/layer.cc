@@ -46,8 +46,8 @@ class Layer {
   }
   absl::Status NormBackward(LayerTensor which, ConstView dy, ConstView x, ConstView inv_rms,
                             View dx) {
-    return c_.ops->RmsNormBackward(c_.ctx, dy, x, c_.weights->tensors[which], inv_rms,
-                                   NormParams(), Write::kAdd, dx);
+    return c_.ops->RmsNormBackward(c_.ctx, dy, x, c_.weights->tensors[which], inv_rms, NormParams(),
+                                   Write::kAdd, dx);
   }
   absl::Status Rotate(Direction direction, int64_t heads, View x) {
     return c_.ops->Rope(c_.ctx, direction, batch_.positions_T, c_.cos_PR, c_.sin_PR,
@@ -207,9 +207,9 @@ absl::StatusOr<LayerActs> AllocateActs(const LayerContext& context, int64_t toke
 uint64_t LayerActsBytes(const ModelConfig& config, const LoraLayout* lora, int64_t layer,
                         int64_t tokens) {
   uint64_t total = 2 * AlignedFloats(tokens);
-  for (const int64_t columns : {config.q_width(), config.q_width(), config.kv_width(),
-                                config.kv_width(), config.heads, config.hidden,
-                                config.intermediate, config.intermediate}) {
+  for (const int64_t columns :
+       {config.q_width(), config.q_width(), config.kv_width(), config.kv_width(), config.heads,
+        config.hidden, config.intermediate, config.intermediate}) {
     total += AlignedFloats(tokens * columns);
   }
   for (int group = 0; group < kLoraGroups; ++group) {

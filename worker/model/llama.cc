@@ -88,13 +88,13 @@ absl::Status Llama::EnsureArena(uint64_t bytes) {
 // a unit is there. Nothing lies in the scratch arena between operations.
 absl::Status Llama::EnsureScratch(const UnitView& unit, int64_t tokens, bool head) {
   const uint64_t threads = std::max(64U, std::thread::hardware_concurrency());
-  size_t needed = threads * kPerThreadScratch +
-                  static_cast<size_t>(tokens * config_.heads) * sizeof(float);
+  size_t needed =
+      threads * kPerThreadScratch + static_cast<size_t>(tokens * config_.heads) * sizeof(float);
   if (head) {
     const auto& forward = unit.forward[static_cast<size_t>(output_index_)];
     const auto& backward = unit.backward[static_cast<size_t>(output_index_)];
-    needed += ops_->LossScratchBytes(LossChunk(config_.vocab), forward, backward,
-                                     options_.precision);
+    needed +=
+        ops_->LossScratchBytes(LossChunk(config_.vocab), forward, backward, options_.precision);
     needed += ops_->MatmulScratchBytes(tokens, forward, options_.precision);
   } else {
     size_t products = 0;
@@ -258,8 +258,7 @@ absl::Status Llama::Loss(Traveller& traveller, const UnitView& head, bool train,
 }
 
 absl::Status Llama::Down(std::vector<Traveller>& travellers, const AdapterView& adapter,
-                         const DropoutKey& dropout, Recompute recompute,
-                         const GradientSink& sink) {
+                         const DropoutKey& dropout, Recompute recompute, const GradientSink& sink) {
   const std::vector<LoraTensor>& tensors = adapter.layout->tensors();
   size_t end = tensors.size();
   for (int64_t layer = config_.layers - 1; layer >= adapter.layout->lowest_layer(); --layer) {
@@ -282,8 +281,8 @@ absl::Status Llama::Down(std::vector<Traveller>& travellers, const AdapterView& 
       } else {
         ASSIGN_OR_RETURN(acts, AllocateActs(context, traveller.batch.tokens));
         // The layer's output is known and of no use; x_TD is free after the head.
-        RETURN_IF_ERROR(LayerForward(context, traveller.batch, traveller.inputs[kept], acts,
-                                     traveller.x_TD));
+        RETURN_IF_ERROR(
+            LayerForward(context, traveller.batch, traveller.inputs[kept], acts, traveller.x_TD));
       }
       RETURN_IF_ERROR(LayerBackward(context, traveller.batch, traveller.inputs[kept], acts,
                                     traveller.dx_TD, grad));
@@ -324,8 +323,8 @@ absl::Status Llama::Losses(std::span<const Batch> batches, const AdapterView& ad
   TUNDRA_CHECK(losses.size() == batches.size());
   int64_t tokens = 0;
   for (const Batch& batch : batches) tokens = std::max(tokens, batch.padded_tokens());
-  RETURN_IF_ERROR(EnsureArena(ForwardPassBytes(config_, adapter.layout, tokens,
-                                               static_cast<int64_t>(batches.size()))));
+  RETURN_IF_ERROR(EnsureArena(
+      ForwardPassBytes(config_, adapter.layout, tokens, static_cast<int64_t>(batches.size()))));
   RETURN_IF_ERROR(weights_->BeginPass(Uses(Goal::kLoss, adapter, Recompute::kNone)));
   absl::Cleanup end = [this] { weights_->EndPass(); };
   std::vector<Traveller> travellers;
@@ -343,8 +342,8 @@ absl::StatusOr<std::vector<float>> Llama::Logits(const Batch& batch, const Adapt
                                                  std::span<const int32_t> tokens_N) {
   const int64_t n = static_cast<int64_t>(tokens_N.size());
   const uint64_t extra = static_cast<uint64_t>(n * (config_.vocab + config_.hidden + 1) + 64) * 4;
-  RETURN_IF_ERROR(EnsureArena(
-      ForwardPassBytes(config_, adapter.layout, batch.padded_tokens(), 1) + extra));
+  RETURN_IF_ERROR(
+      EnsureArena(ForwardPassBytes(config_, adapter.layout, batch.padded_tokens(), 1) + extra));
   RETURN_IF_ERROR(weights_->BeginPass(Uses(Goal::kLogits, adapter, Recompute::kNone)));
   absl::Cleanup end = [this] { weights_->EndPass(); };
   std::vector<Traveller> travellers;
@@ -359,9 +358,10 @@ absl::StatusOr<std::vector<float>> Llama::Logits(const Batch& batch, const Adapt
   ASSIGN_OR_RETURN(const View inv_rms, arena_->Allocate(DType::kF32, 1, n));
   ASSIGN_OR_RETURN(const View logits, arena_->Allocate(DType::kF32, n, config_.vocab));
   RETURN_IF_ERROR(ops_->GatherRows(ctx(), travellers[0].x_TD, index, picked));
-  RETURN_IF_ERROR(ops_->RmsNorm(ctx(), picked, final_norm_D_, {.epsilon = config_.rms_eps}, picked,
-                                inv_rms));
-  RETURN_IF_ERROR(ops_->FrozenMatmul(ctx(), picked, head->forward[static_cast<size_t>(output_index_)],
+  RETURN_IF_ERROR(
+      ops_->RmsNorm(ctx(), picked, final_norm_D_, {.epsilon = config_.rms_eps}, picked, inv_rms));
+  RETURN_IF_ERROR(ops_->FrozenMatmul(ctx(), picked,
+                                     head->forward[static_cast<size_t>(output_index_)],
                                      options_.precision, Write::kSet, logits));
   std::vector<float> result(static_cast<size_t>(n * config_.vocab));
   RETURN_IF_ERROR(device->CopyOut(ctx(), result.data(), logits.data, logits.bytes()));

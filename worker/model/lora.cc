@@ -95,11 +95,12 @@ absl::Status CheckTargets(const ModelConfig& config, const LoraSpec& spec) {
   for (const std::string& target : targets) {
     if (target == kAllLinear) {
       if (targets.size() == 1) continue;
-      return absl::InvalidArgumentError("lora.target_modules: all-linear stands alone or not at all");
+      return absl::InvalidArgumentError(
+          "lora.target_modules: all-linear stands alone or not at all");
     }
     if (target == "lm_head") {
-      return absl::UnimplementedError(
-          absl::StrCat("lora.target_modules: the output matrix lm_head can't be adapted; ", advice));
+      return absl::UnimplementedError(absl::StrCat(
+          "lora.target_modules: the output matrix lm_head can't be adapted; ", advice));
     }
     bool found = false;
     for (int64_t layer = 0; layer < config.layers && !found; ++layer) {
@@ -108,8 +109,8 @@ absl::Status CheckTargets(const ModelConfig& config, const LoraSpec& spec) {
       }
     }
     if (!found) {
-      return absl::InvalidArgumentError(absl::StrCat("lora.target_modules: this base has no module \"",
-                                                     target, "\"; ", advice));
+      return absl::InvalidArgumentError(
+          absl::StrCat("lora.target_modules: this base has no module \"", target, "\"; ", advice));
     }
   }
   return absl::OkStatus();

@@ -47,9 +47,7 @@ absl::StatusOr<View> Dropped(const LayerContext& c, const DeviceBatch& batch, La
 
 }  // namespace
 
-ConstView AdapterView::Tensor(int index) const {
-  return Stacked(weights, *layout, index, 1, 0);
-}
+ConstView AdapterView::Tensor(int index) const { return Stacked(weights, *layout, index, 1, 0); }
 
 std::span<const LayerTensor> GroupModules(LoraGroup group) {
   switch (group) {
@@ -118,10 +116,10 @@ absl::Status LoraGroupBackward(const LayerContext& c, const DeviceBatch& batch, 
   for (int64_t i = 0; i < count; ++i) {
     const LayerTensor module = modules[static_cast<size_t>(i)];
     const int index = layout.b(c.layer, module);
-    RETURN_IF_ERROR(c.ops->LoraUpBackward(
-        c.ctx, dy[static_cast<size_t>(Place(group, module))], down_TR.Cols(i * rank, rank),
-        c.adapter.Tensor(index), layout.scale(), ddown_TR.Cols(i * rank, rank),
-        Stacked(grad, layout, index, 1, base)));
+    RETURN_IF_ERROR(c.ops->LoraUpBackward(c.ctx, dy[static_cast<size_t>(Place(group, module))],
+                                          down_TR.Cols(i * rank, rank), c.adapter.Tensor(index),
+                                          layout.scale(), ddown_TR.Cols(i * rank, rank),
+                                          Stacked(grad, layout, index, 1, base)));
   }
   if (!(c.dropout.probability > 0)) {
     const int first = layout.a(c.layer, modules[0]);

@@ -48,7 +48,9 @@ TEST(Lora, AllLinearIsEveryLayerButTheOutputMatrix) {
 TEST(Lora, TargetsMatchSuffixesAtADot) {
   TUNDRA_ASSERT_OK_AND_ASSIGN(
       const LoraLayout layout,
-      LoraLayout::Make(Config(), {.rank = 2, .target_modules = {"layers.1.self_attn.v_proj", "layers.2.mlp.up_proj"}}));
+      LoraLayout::Make(
+          Config(),
+          {.rank = 2, .target_modules = {"layers.1.self_attn.v_proj", "layers.2.mlp.up_proj"}}));
   EXPECT_EQ(layout.tensors().size(), 4u);
   EXPECT_EQ(layout.lowest_layer(), 1);
   EXPECT_EQ(layout.lowest_group(), kGroupQkv);
@@ -61,11 +63,13 @@ TEST(Lora, TargetsMatchSuffixesAtADot) {
 TEST(Lora, BadSpecsAreRefused) {
   const auto status = [](LoraSpec spec) { return LoraLayout::Make(Config(), spec).status(); };
   constexpr absl::StatusCode kBad = absl::StatusCode::kInvalidArgument;
-  EXPECT_THAT(status({.target_modules = {"q_proj", "qq_proj"}}),
-              StatusIs(kBad, AllOf(HasSubstr("\"qq_proj\""), HasSubstr("q_proj, k_proj, v_proj, o_proj"))));
+  EXPECT_THAT(
+      status({.target_modules = {"q_proj", "qq_proj"}}),
+      StatusIs(kBad, AllOf(HasSubstr("\"qq_proj\""), HasSubstr("q_proj, k_proj, v_proj, o_proj"))));
   EXPECT_THAT(status({.target_modules = {}}), StatusIs(kBad, HasSubstr("empty")));
   EXPECT_THAT(status({.target_modules = {""}}), StatusIs(kBad, HasSubstr("no module")));
-  EXPECT_THAT(status({.target_modules = {"all-linear", "q_proj"}}), StatusIs(kBad, HasSubstr("alone")));
+  EXPECT_THAT(status({.target_modules = {"all-linear", "q_proj"}}),
+              StatusIs(kBad, HasSubstr("alone")));
   EXPECT_THAT(status({.target_modules = {"lm_head"}}),
               StatusIs(absl::StatusCode::kUnimplemented, HasSubstr("lm_head")));
   EXPECT_THAT(status({.rank = 0}), StatusIs(kBad, HasSubstr("rank = 0")));

@@ -70,10 +70,10 @@ absl::StatusOr<PassPlan> PlanTrainPass(const ModelConfig& config, const LoraLayo
     while (!fits(m, recompute)) --m;
     return PassPlan{recompute, m, bytes(m, recompute)};
   }
-  return absl::ResourceExhaustedError(absl::StrCat(
-      "training needs ", bytes(1, Recompute::kFull), " bytes for activations, but ",
-      needs.budget_bytes, " are there; lower micro_batch_tokens (", needs.tokens,
-      " tokens after padding) or give the rank more memory"));
+  return absl::ResourceExhaustedError(
+      absl::StrCat("training needs ", bytes(1, Recompute::kFull), " bytes for activations, but ",
+                   needs.budget_bytes, " are there; lower micro_batch_tokens (", needs.tokens,
+                   " tokens after padding) or give the rank more memory"));
 }
 
 }  // namespace tundra

@@ -99,7 +99,8 @@ class PeftParity : public ::testing::TestWithParam<Case> {
 double LargestRelative(std::span<const float> a, std::span<const float> b) {
   double difference = 0, largest = 0;
   for (size_t i = 0; i < b.size(); ++i) {
-    difference = std::max(difference, std::abs(static_cast<double>(a[i]) - static_cast<double>(b[i])));
+    difference =
+        std::max(difference, std::abs(static_cast<double>(a[i]) - static_cast<double>(b[i])));
     largest = std::max(largest, std::abs(static_cast<double>(b[i])));
   }
   return difference / largest;
@@ -159,7 +160,8 @@ TEST_P(PeftParity, LogitsLossGradientsAndGreedyTextAreThePeers) {
   EXPECT_EQ(kept, gradient);
 
   std::vector<int32_t> text;
-  TUNDRA_ASSERT_OK(Generate(*model_, adapter_, record_["greedy"]["prompt"].get<std::vector<int32_t>>(),
+  TUNDRA_ASSERT_OK(Generate(*model_, adapter_,
+                            record_["greedy"]["prompt"].get<std::vector<int32_t>>(),
                             {.max_tokens = 24, .eos_ids = {}}, [&](int32_t token) {
                               text.push_back(token);
                               return true;

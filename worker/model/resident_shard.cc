@@ -30,9 +30,9 @@ absl::Status CheckSize(int fd, uint64_t bytes) {
   struct stat info {};
   if (::fstat(fd, &info) != 0) return ErrnoStatus(errno, "memory of a shard");
   if (static_cast<uint64_t>(info.st_size) != bytes) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("the memory of a shard has ", info.st_size, " bytes, but the plan's have ",
-                     bytes, "; the ranks do not hold the same base"));
+    return absl::InvalidArgumentError(absl::StrCat("the memory of a shard has ", info.st_size,
+                                                   " bytes, but the plan's have ", bytes,
+                                                   "; the ranks do not hold the same base"));
   }
   return absl::OkStatus();
 }
@@ -59,8 +59,8 @@ absl::StatusOr<ResidentShard> ResidentShard::Load(const ShardPlan& plan, const B
   // Taken now, so that a lack of memory is an error here and not a SIGBUS later.
   const int taken = ::posix_fallocate(resident.fd(), 0, static_cast<off_t>(resident.bytes_));
   if (taken != 0) return MemoryError(taken == ENOSPC ? ENOMEM : taken, what);
-  void* memory = ::mmap(nullptr, resident.bytes_, PROT_READ | PROT_WRITE, MAP_SHARED,
-                        resident.fd(), 0);
+  void* memory =
+      ::mmap(nullptr, resident.bytes_, PROT_READ | PROT_WRITE, MAP_SHARED, resident.fd(), 0);
   if (memory == MAP_FAILED) return MemoryError(errno, what);
   const absl::Status loaded =
       LoadShard(plan, base, shard, {static_cast<std::byte*>(memory), resident.bytes_});
@@ -119,7 +119,8 @@ absl::StatusOr<MappedBase> MappedBase::Map(const ShardPlan& plan, std::span<cons
   MappedBase mapped;
   mapped.shards_ = plan.shards();
   const uint64_t total = plan.shard_bytes() * fds.size();
-  void* region = ::mmap(nullptr, total, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  void* region =
+      ::mmap(nullptr, total, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (region == MAP_FAILED) return MemoryError(errno, "address space for the base");
   mapped.start_ = static_cast<std::byte*>(region);
   mapped.bytes_ = total;

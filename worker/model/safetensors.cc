@@ -116,15 +116,16 @@ absl::StatusOr<TensorEntry> ParseEntry(const std::string& name, const nlohmann::
   const std::optional<uint64_t> end = AsUnsigned(offsets[1]);
   if (!begin || !end || *begin > *end) return bad("data_offsets are not in order");
   if (*end > data_size) {
-    return Malformed(source, data_begin + data_size,
-                     absl::StrCat("the file ends here, but ", what, " reaches to byte ",
-                                  data_begin + *end));
+    return Malformed(
+        source, data_begin + data_size,
+        absl::StrCat("the file ends here, but ", what, " reaches to byte ", data_begin + *end));
   }
-  const uint64_t wanted =
-      static_cast<uint64_t>(NumElements(entry.shape)) * static_cast<uint64_t>(StoredSize(entry.type));
+  const uint64_t wanted = static_cast<uint64_t>(NumElements(entry.shape)) *
+                          static_cast<uint64_t>(StoredSize(entry.type));
   if (*end - *begin != wanted) {
-    return bad(absl::StrCat("spans ", *end - *begin, " bytes, but ", std::string(StoredName(entry.type)),
-                            " ", ShapeText(entry.shape), " takes ", wanted));
+    return bad(absl::StrCat("spans ", *end - *begin, " bytes, but ",
+                            std::string(StoredName(entry.type)), " ", ShapeText(entry.shape),
+                            " takes ", wanted));
   }
   entry.begin = data_begin + *begin;
   entry.end = data_begin + *end;
@@ -136,10 +137,10 @@ absl::Status CheckTiling(const SafetensorsHeader& header, uint64_t file_size,
   uint64_t at = header.data_begin;
   for (const TensorEntry& tensor : header.tensors) {
     if (tensor.begin != at) {
-      return Malformed(source, at,
-                       absl::StrCat("tensor \"", tensor.name, "\" begins at byte ", tensor.begin,
-                                    tensor.begin < at ? ", overlapping its neighbour"
-                                                      : ", leaving a hole"));
+      return Malformed(
+          source, at,
+          absl::StrCat("tensor \"", tensor.name, "\" begins at byte ", tensor.begin,
+                       tensor.begin < at ? ", overlapping its neighbour" : ", leaving a hole"));
     }
     at = tensor.end;
   }
@@ -174,7 +175,9 @@ std::string HeaderJson(const std::vector<TensorToWrite>& tensors,
 
 int64_t StoredSize(StoredType type) { return RowOf(type).size; }
 std::string_view StoredName(StoredType type) { return RowOf(type).name; }
-std::string ShapeText(const Shape& shape) { return absl::StrCat("[", absl::StrJoin(shape, ", "), "]"); }
+std::string ShapeText(const Shape& shape) {
+  return absl::StrCat("[", absl::StrJoin(shape, ", "), "]");
+}
 
 int64_t NumElements(const Shape& shape) {
   int64_t elements = 1;
@@ -197,8 +200,9 @@ absl::StatusOr<SafetensorsHeader> ParseSafetensorsHeader(std::string_view head, 
   uint64_t length = 0;
   std::memcpy(&length, head.data(), kLengthBytes);
   if (length > kMaxSafetensorsHeaderBytes) {
-    return Malformed(source, 0, absl::StrCat("header of ", length, " bytes is over the limit of ",
-                                             kMaxSafetensorsHeaderBytes));
+    return Malformed(source, 0,
+                     absl::StrCat("header of ", length, " bytes is over the limit of ",
+                                  kMaxSafetensorsHeaderBytes));
   }
   if (length > file_size - kLengthBytes || length > head.size() - kLengthBytes) {
     return Malformed(source, file_size,
@@ -297,8 +301,8 @@ absl::StatusOr<SafetensorsFile> SafetensorsFile::Open(const std::string& path) {
   head.resize(std::min(size, kLengthBytes + (plausible ? length : 0)));
   size_t done = 0;
   while (done < head.size()) {
-    const ssize_t n = ::pread(file.fd_.get(), head.data() + done, head.size() - done,
-                              static_cast<off_t>(done));
+    const ssize_t n =
+        ::pread(file.fd_.get(), head.data() + done, head.size() - done, static_cast<off_t>(done));
     if (n < 0 && errno == EINTR) continue;
     if (n < 0) return ErrnoStatus(errno, path);
     if (n == 0) return absl::DataLossError(absl::StrCat(path, ": became shorter while being read"));

@@ -20,10 +20,9 @@ std::string FileOf(const std::string& json, size_t data_bytes) {
 std::string TwoTensors() {
   static const float a[] = {1, 2, 3, 4, 5, 6};
   static const uint16_t b[] = {7, 8};
-  return WriteSafetensors(
-      {{"b", StoredType::kBF16, {2}, {reinterpret_cast<const char*>(b), 4}},
-       {"a", StoredType::kF32, {2, 3}, {reinterpret_cast<const char*>(a), 24}}},
-      {{"format", "pt"}});
+  return WriteSafetensors({{"b", StoredType::kBF16, {2}, {reinterpret_cast<const char*>(b), 4}},
+                           {"a", StoredType::kF32, {2, 3}, {reinterpret_cast<const char*>(a), 24}}},
+                          {{"format", "pt"}});
 }
 
 TEST(Safetensors, ReadsBackWhatItWrote) {
@@ -45,10 +44,10 @@ TEST(Safetensors, OrderDoesNotDependOnTheOrderGiven) {
   const std::string one = TwoTensors();
   static const float a[] = {1, 2, 3, 4, 5, 6};
   static const uint16_t b[] = {7, 8};
-  const std::string two = WriteSafetensors(
-      {{"a", StoredType::kF32, {2, 3}, {reinterpret_cast<const char*>(a), 24}},
-       {"b", StoredType::kBF16, {2}, {reinterpret_cast<const char*>(b), 4}}},
-      {{"format", "pt"}});
+  const std::string two =
+      WriteSafetensors({{"a", StoredType::kF32, {2, 3}, {reinterpret_cast<const char*>(a), 24}},
+                        {"b", StoredType::kBF16, {2}, {reinterpret_cast<const char*>(b), 4}}},
+                       {{"format", "pt"}});
   EXPECT_EQ(one, two);
 }
 
@@ -92,9 +91,10 @@ class BadHeaders : public ::testing::TestWithParam<Bad> {};
 
 TEST_P(BadHeaders, AreRefusedWithTheReason) {
   const std::string file = FileOf(GetParam().json, GetParam().data);
-  EXPECT_THAT(ParseSafetensorsHeader(file, file.size(), "dir/model.safetensors"),
-              StatusIs(absl::StatusCode::kInvalidArgument,
-                       ::testing::AllOf(HasSubstr("dir/model.safetensors"), HasSubstr(GetParam().why))));
+  EXPECT_THAT(
+      ParseSafetensorsHeader(file, file.size(), "dir/model.safetensors"),
+      StatusIs(absl::StatusCode::kInvalidArgument,
+               ::testing::AllOf(HasSubstr("dir/model.safetensors"), HasSubstr(GetParam().why))));
 }
 
 INSTANTIATE_TEST_SUITE_P(

@@ -17,15 +17,10 @@ uint64_t RoundUp(uint64_t n, uint64_t multiple) { return (n + multiple - 1) / mu
 struct LayerRow {
   const char* suffix;
 };
-constexpr LayerRow kLayerRows[kLayerTensors] = {{"input_layernorm"},
-                                                {"self_attn.q_proj"},
-                                                {"self_attn.k_proj"},
-                                                {"self_attn.v_proj"},
-                                                {"self_attn.o_proj"},
-                                                {"post_attention_layernorm"},
-                                                {"mlp.gate_proj"},
-                                                {"mlp.up_proj"},
-                                                {"mlp.down_proj"}};
+constexpr LayerRow kLayerRows[kLayerTensors] = {
+    {"input_layernorm"},  {"self_attn.q_proj"}, {"self_attn.k_proj"},
+    {"self_attn.v_proj"}, {"self_attn.o_proj"}, {"post_attention_layernorm"},
+    {"mlp.gate_proj"},    {"mlp.up_proj"},      {"mlp.down_proj"}};
 
 Shape LayerTensorShape(const ModelConfig& config, LayerTensor tensor) {
   switch (tensor) {
@@ -94,8 +89,8 @@ absl::StatusOr<ShardPlan> ShardPlan::Make(const ModelConfig& config, const BaseF
     Unit& unit = plan.units_[static_cast<size_t>(plan.layer_unit(layer))];
     for (int t = 0; t < kLayerTensors; ++t) {
       const LayerTensor tensor = static_cast<LayerTensor>(t);
-      RETURN_IF_ERROR(AddTensor(base, LayerTensorName(layer, tensor),
-                                LayerTensorShape(config, tensor), unit));
+      RETURN_IF_ERROR(
+          AddTensor(base, LayerTensorName(layer, tensor), LayerTensorShape(config, tensor), unit));
     }
   }
   RETURN_IF_ERROR(AddTensor(base, "model.norm.weight", {config.hidden}, plan.units_.back()));

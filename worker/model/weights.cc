@@ -1,10 +1,10 @@
 #include "worker/model/weights.h"
 
 #include <algorithm>
+#include <chrono>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "absl/time/clock.h"
 #include "common/check.h"
 #include "common/status.h"
 #include "worker/model/half.h"
@@ -20,9 +20,7 @@ uint64_t RoundUp(uint64_t n) { return (n + kAlign - 1) / kAlign * kAlign; }
 bool IsMatrix(const UnitTensor& tensor) { return tensor.shape.size() == 2; }
 
 // The type that operations see: f16 is widened.
-DType SeenType(StoredType type) {
-  return type == StoredType::kBF16 ? DType::kBF16 : DType::kF32;
-}
+DType SeenType(StoredType type) { return type == StoredType::kBF16 ? DType::kBF16 : DType::kF32; }
 
 ConstView ViewOf(const UnitTensor& tensor, const void* data) {
   const DType type = SeenType(tensor.type);
@@ -30,7 +28,11 @@ ConstView ViewOf(const UnitTensor& tensor, const void* data) {
   return ConstView::Vector(data, type, tensor.shape[0]);
 }
 
-double SecondsSince(absl::Time start) { return absl::ToDoubleSeconds(absl::Now() - start); }
+// Of a clock that never jumps.
+using Clock = std::chrono::steady_clock;
+double SecondsSince(Clock::time_point start) {
+  return std::chrono::duration<double>(Clock::now() - start).count();
+}
 
 }  // namespace
 
@@ -94,13 +96,14 @@ absl::Status WeightSource::BeginPass(std::vector<UnitUse> uses) {
   filled_ = 0;
   error_ = absl::OkStatus();
   active_ = true;
-  threaded_ = !std::all_of(uses_.begin(), uses_.end(), [&](const UnitUse& u) { return IsReady(u); });
+  threaded_ =
+      !std::all_of(uses_.begin(), uses_.end(), [&](const UnitUse& u) { return IsReady(u); });
   if (threaded_ && !thread_.joinable()) thread_ = std::thread([this] { Run(); });
   return absl::OkStatus();
 }
 
 absl::StatusOr<const UnitView*> WeightSource::Next() {
-  const absl::Time start = absl::Now();
+  const Clock::time_point start = Clock::now();
   int held = 0;
   {
     absl::MutexLock lock(&mu_);
@@ -158,7 +161,8 @@ void WeightSource::Run() {
 
 bool WeightSource::WantsPrepared(const UnitUse& use, int tensor, Direction direction) const {
   if (direction == Direction::kForward ? !use.forward : !use.backward) return false;
-  const UnitTensor& t = plan_.units()[static_cast<size_t>(use.unit)].tensors[static_cast<size_t>(tensor)];
+  const UnitTensor& t =
+      plan_.units()[static_cast<size_t>(use.unit)].tensors[static_cast<size_t>(tensor)];
   if (!IsMatrix(t)) return false;
   // Row-major costs nothing in the f32 backward: it is the layout that it wants.
   const bool wide = t.type != StoredType::kBF16 && options_.precision == Precision::kF32;
@@ -176,7 +180,8 @@ bool WeightSource::IsReady(const UnitUse& use) const {
       return false;
     }
     for (const Direction direction : {Direction::kForward, Direction::kBackward}) {
-      if (WantsPrepared(use, t, direction) && !kept_.contains({use.unit, t, direction})) return false;
+      if (WantsPrepared(use, t, direction) && !kept_.contains({use.unit, t, direction}))
+        return false;
     }
   }
   return true;
@@ -216,7 +221,7 @@ absl::Status WeightSource::Fill(const UnitUse& use, Slot& slot) {
   } else {
     bytes = mapped_.unit(plan_.units()[static_cast<size_t>(use.unit)]);
   }
-  const absl::Time start = absl::Now();
+  const Clock::time_point start = Clock::now();
   RETURN_IF_ERROR(Prepare(use, bytes, slot));
   absl::MutexLock lock(&mu_);
   stats_.prepare_seconds += SecondsSince(start);
@@ -227,11 +232,11 @@ absl::StatusOr<const std::byte*> WeightSource::Gather(int index, Slot& slot) {
   const Unit& unit = plan_.units()[static_cast<size_t>(index)];
   RETURN_IF_ERROR(
       Grow(slot.gathered, plan_.largest_unit_bytes(), &WeightStats::gathered_buffer_bytes));
-  const absl::Time start = absl::Now();
+  const Clock::time_point start = Clock::now();
   const uint64_t total = unit.slice_bytes * static_cast<uint64_t>(plan_.shards());
   std::byte* all = static_cast<std::byte*>(slot.gathered.data());
-  RETURN_IF_ERROR(Annotate(
-      options_.gather(own_.slice(unit), {all, total}), "gathering unit ", index, " of the base"));
+  RETURN_IF_ERROR(Annotate(options_.gather(own_.slice(unit), {all, total}), "gathering unit ",
+                           index, " of the base"));
   absl::MutexLock lock(&mu_);
   stats_.gather_bytes += total - unit.slice_bytes;
   stats_.gather_seconds += SecondsSince(start);
@@ -267,9 +272,11 @@ absl::Status WeightSource::Prepare(const UnitUse& use, const std::byte* bytes, S
 absl::StatusOr<ConstView> WeightSource::PlainView(const UnitUse& use, int tensor,
                                                   const std::byte* bytes, Buffer& storage,
                                                   uint64_t* used) {
-  const UnitTensor& t = plan_.units()[static_cast<size_t>(use.unit)].tensors[static_cast<size_t>(tensor)];
+  const UnitTensor& t =
+      plan_.units()[static_cast<size_t>(use.unit)].tensors[static_cast<size_t>(tensor)];
   if (t.type != StoredType::kF16) return ViewOf(t, bytes + t.offset);
-  if (const auto it = kept_wide_.find({use.unit, tensor}); it != kept_wide_.end()) return it->second;
+  if (const auto it = kept_wide_.find({use.unit, tensor}); it != kept_wide_.end())
+    return it->second;
   float* wide = reinterpret_cast<float*>(static_cast<std::byte*>(storage.data()) + *used);
   const int64_t n = NumElements(t.shape);
   WidenHalf({reinterpret_cast<const uint16_t*>(bytes + t.offset), static_cast<size_t>(n)}, wide);
@@ -286,10 +293,10 @@ absl::StatusOr<FrozenWeight> WeightSource::PrepareOne(const UnitUse& use, int te
   if (const auto it = kept_.find(key); it != kept_.end()) return it->second;
   const size_t size =
       ops_->PreparedBytes(plain.rows, plain.cols, plain.dtype, direction, options_.precision);
-  ASSIGN_OR_RETURN(const FrozenWeight weight,
-                   ops_->PrepareWeight({stream_.get(), scratch_.get()}, plain, direction,
-                                       options_.precision,
-                                       static_cast<std::byte*>(storage.data()) + *used, size));
+  ASSIGN_OR_RETURN(
+      const FrozenWeight weight,
+      ops_->PrepareWeight({stream_.get(), scratch_.get()}, plain, direction, options_.precision,
+                          static_cast<std::byte*>(storage.data()) + *used, size));
   *used += RoundUp(size);
   if (keep_) kept_[key] = weight;
   return weight;

@@ -35,8 +35,8 @@ void WriteHalfBase(const std::string& from, const std::string& to, bool widened)
     const char* bytes = widened ? reinterpret_cast<const char*>(wide.back().data())
                                 : reinterpret_cast<const char*>(halves.data());
     const size_t size = halves.size() * (widened ? 4 : 2);
-    tensors.push_back({name, widened ? StoredType::kF32 : StoredType::kF16, tensor.entry.shape,
-                       {bytes, size}});
+    tensors.push_back(
+        {name, widened ? StoredType::kF32 : StoredType::kF16, tensor.entry.shape, {bytes, size}});
   }
   TUNDRA_CHECK(WriteFileAtomically(to + "/model.safetensors", WriteSafetensors(tensors, {})).ok());
 }
@@ -48,7 +48,8 @@ absl::StatusOr<std::pair<double, std::vector<float>>> TrainOnce(TestBase& base,
                                                                 const Batch& batch) {
   ASSIGN_OR_RETURN(const auto model, base.NewModel(128));
   std::pair<double, std::vector<float>> result;
-  const AdapterView adapter{&layout, ConstView::Vector(weights.data(), DType::kF32, layout.parameters())};
+  const AdapterView adapter{&layout,
+                            ConstView::Vector(weights.data(), DType::kF32, layout.parameters())};
   RETURN_IF_ERROR(model->Train({&batch, 1}, adapter, {}, Recompute::kNone,
                                [&](int, int, int, ConstView grad) {
                                  result.second.assign(grad.row<float>(0),
@@ -69,7 +70,8 @@ TEST(Weights, HalfPrecisionBasesGiveTheBitsOfTheirWidenedValues) {
   for (const auto& [dir, shards] : std::vector<std::pair<std::string, int>>{
            {wide.path(), 1}, {half.path(), 1}, {half.path(), 2}}) {
     TUNDRA_ASSERT_OK_AND_ASSIGN(const auto base, TestBase::Open(dir, {.shards = shards}));
-    TUNDRA_ASSERT_OK_AND_ASSIGN(const LoraLayout layout, LoraLayout::Make(base->config, {.rank = 4}));
+    TUNDRA_ASSERT_OK_AND_ASSIGN(const LoraLayout layout,
+                                LoraLayout::Make(base->config, {.rank = 4}));
     std::vector<float> weights(static_cast<size_t>(layout.parameters()));
     InitAdapter(layout, 1, weights);
     TUNDRA_ASSERT_OK_AND_ASSIGN(const Batch batch, BatchOf(rows, base->config.vocab));
@@ -110,15 +112,18 @@ TEST(Weights, AnUnshardedSourceLaysOutOnceAndAShardedOneInTwoBuffers) {
 class FailingGather : public ::testing::Test {
  protected:
   void SetUp() override {
-    TUNDRA_ASSERT_OK_AND_ASSIGN(base_, TestBase::Open(GoldenDir() + "/mha_untied/base", {.shards = 2}));
+    TUNDRA_ASSERT_OK_AND_ASSIGN(base_,
+                                TestBase::Open(GoldenDir() + "/mha_untied/base", {.shards = 2}));
     WeightSourceOptions options;
     options.shard_fds = {base_->shards[0].fd()};
-    options.gather = [this](std::span<const std::byte> mine, std::span<std::byte> all) -> absl::Status {
+    options.gather = [this](std::span<const std::byte> mine,
+                            std::span<std::byte> all) -> absl::Status {
       if (++calls_ == 3) return absl::UnavailableError("the peer is gone");
       EXPECT_EQ(all.size(), 2 * mine.size());
       return absl::OkStatus();
     };
-    TUNDRA_ASSERT_OK_AND_ASSIGN(source_, WeightSource::Create(*base_->plan, base_->ops.get(), options));
+    TUNDRA_ASSERT_OK_AND_ASSIGN(source_,
+                                WeightSource::Create(*base_->plan, base_->ops.get(), options));
   }
   std::unique_ptr<TestBase> base_;
   std::unique_ptr<WeightSource> source_;
@@ -130,8 +135,9 @@ TEST_F(FailingGather, ComesOutOfNextAndTheSourceGoesOnAfterwards) {
   TUNDRA_ASSERT_OK(source_->BeginPass(uses));
   TUNDRA_ASSERT_OK(source_->Next());
   TUNDRA_ASSERT_OK(source_->Next());
-  EXPECT_THAT(source_->Next(), StatusIs(absl::StatusCode::kUnavailable,
-                                        ::testing::AllOf(HasSubstr("gathering unit 2"), HasSubstr("gone"))));
+  EXPECT_THAT(source_->Next(),
+              StatusIs(absl::StatusCode::kUnavailable,
+                       ::testing::AllOf(HasSubstr("gathering unit 2"), HasSubstr("gone"))));
   source_->EndPass();
   TUNDRA_ASSERT_OK(source_->BeginPass(uses));
   for (size_t i = 0; i < uses.size(); ++i) TUNDRA_ASSERT_OK(source_->Next());

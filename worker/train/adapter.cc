@@ -43,17 +43,27 @@ struct PlainKey {
   const char* name;
   const char* plain;
 };
-constexpr PlainKey kMustBePlain[] = {
-    {"alora_invocation_tokens", "null"}, {"alpha_pattern", "{}"},   {"arrow_config", "null"},
-    {"bias", "\"none\""},                {"exclude_modules", "[]"}, {"fan_in_fan_out", "false"},
-    {"kasa_config", "null"},             {"layer_replication", "null"},
-    {"layers_pattern", "[]"},            {"layers_to_transform", "null"},
-    {"lora_bias", "false"},              {"megatron_config", "null"},
-    {"modules_to_save", "[]"},           {"monteclora_config", "null"},
-    {"rank_pattern", "{}"},              {"target_parameters", "[]"},
-    {"trainable_token_indices", "null"}, {"use_bdlora", "null"},
-    {"use_dora", "false"},               {"use_qalora", "false"},
-    {"velora_config", "null"}};
+constexpr PlainKey kMustBePlain[] = {{"alora_invocation_tokens", "null"},
+                                     {"alpha_pattern", "{}"},
+                                     {"arrow_config", "null"},
+                                     {"bias", "\"none\""},
+                                     {"exclude_modules", "[]"},
+                                     {"fan_in_fan_out", "false"},
+                                     {"kasa_config", "null"},
+                                     {"layer_replication", "null"},
+                                     {"layers_pattern", "[]"},
+                                     {"layers_to_transform", "null"},
+                                     {"lora_bias", "false"},
+                                     {"megatron_config", "null"},
+                                     {"modules_to_save", "[]"},
+                                     {"monteclora_config", "null"},
+                                     {"rank_pattern", "{}"},
+                                     {"target_parameters", "[]"},
+                                     {"trainable_token_indices", "null"},
+                                     {"use_bdlora", "null"},
+                                     {"use_dora", "false"},
+                                     {"use_qalora", "false"},
+                                     {"velora_config", "null"}};
 
 absl::StatusOr<LoraSpec> ParseSpec(const json& config, const std::string& path) {
   if (!config.is_object()) {
@@ -83,10 +93,12 @@ absl::StatusOr<LoraSpec> ParseSpec(const json& config, const std::string& path) 
     return spec;
   }
   if (targets == nullptr || !targets->is_array() || targets->size() > 100'000) {
-    return fields.Bad("target_modules", "a list of module names is needed (patterns are not supported)");
+    return fields.Bad("target_modules",
+                      "a list of module names is needed (patterns are not supported)");
   }
   for (const json& target : *targets) {
-    if (!target.is_string()) return fields.Bad("target_modules", "a list of module names is needed");
+    if (!target.is_string())
+      return fields.Bad("target_modules", "a list of module names is needed");
     spec.target_modules.push_back(target.get<std::string>());
   }
   return spec;
@@ -118,10 +130,9 @@ absl::Status ReadTensors(const SafetensorsFile& file, LoadedAdapter& adapter) {
           "\", though adapter_config.json targets it; adapter and base don't belong together"));
     }
     if (entry->shape != tensor.shape || entry->type == StoredType::kI64) {
-      return absl::InvalidArgumentError(
-          absl::StrCat(file.path(), ": tensor \"", tensor.name, "\" is ",
-                       std::string(StoredName(entry->type)), " ", ShapeText(entry->shape),
-                       ", but base and rank make it ", ShapeText(tensor.shape)));
+      return absl::InvalidArgumentError(absl::StrCat(
+          file.path(), ": tensor \"", tensor.name, "\" is ", std::string(StoredName(entry->type)),
+          " ", ShapeText(entry->shape), ", but base and rank make it ", ShapeText(tensor.shape)));
     }
     std::string bytes(entry->end - entry->begin, '\0');
     RETURN_IF_ERROR(file.Read(*entry, 0, bytes.size(), bytes.data()));
@@ -144,7 +155,9 @@ AdapterFiles MakeAdapterFiles(const LoraLayout& layout, std::span<const float> w
   std::vector<TensorToWrite> tensors;
   for (const LoraTensor& tensor : layout.tensors()) {
     const char* bytes = reinterpret_cast<const char*>(weights.data() + tensor.offset);
-    tensors.push_back({tensor.name, StoredType::kF32, tensor.shape,
+    tensors.push_back({tensor.name,
+                       StoredType::kF32,
+                       tensor.shape,
                        {bytes, static_cast<size_t>(tensor.size) * sizeof(float)}});
   }
   std::map<std::string, std::string> metadata = {{"format", "pt"}};

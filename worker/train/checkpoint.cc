@@ -41,9 +41,8 @@ struct Part {
   const char* prefix;
   std::vector<float> JobState::*field;
 };
-constexpr Part kParts[] = {{"", &JobState::weights},
-                           {"moment1.", &JobState::moment1},
-                           {"moment2.", &JobState::moment2}};
+constexpr Part kParts[] = {
+    {"", &JobState::weights}, {"moment1.", &JobState::moment1}, {"moment2.", &JobState::moment2}};
 
 absl::Status Damaged(std::string_view source, std::string_view why) {
   return absl::DataLossError(absl::StrCat(std::string(source), ": ", std::string(why),
@@ -181,7 +180,8 @@ std::string EncodeCheckpoint(const LoraLayout& layout, const JobState& state) {
                                                  {"base_hash", state.identity.base_hash},
                                                  {"numerics_class", state.identity.numerics_class},
                                                  {kShaKey, std::string(kShaSize, '0')}};
-  for (const Counter& counter : kCounters) metadata[counter.name] = absl::StrCat(state.*counter.field);
+  for (const Counter& counter : kCounters)
+    metadata[counter.name] = absl::StrCat(state.*counter.field);
   std::string bytes = WriteSafetensors(std::move(tensors), metadata);
   const std::optional<size_t> at = FindSha(bytes, bytes.size());
   TUNDRA_CHECK(at.has_value());
@@ -209,7 +209,8 @@ absl::StatusOr<JobState> DecodeCheckpoint(std::string_view bytes, std::string_vi
   std::vector<int64_t> exponents(layout.tensors().size());
   RETURN_IF_ERROR(CopyTensor(header, bytes, source, kExponents, StoredType::kI64,
                              {static_cast<int64_t>(exponents.size())}, exponents.data()));
-  for (const int64_t exponent : exponents) state.exponents.push_back(static_cast<int32_t>(exponent));
+  for (const int64_t exponent : exponents)
+    state.exponents.push_back(static_cast<int32_t>(exponent));
   return state;
 }
 

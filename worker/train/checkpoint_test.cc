@@ -83,13 +83,16 @@ TEST_F(Checkpoints, OfAnotherJobBaseOrClassAreRefusedByName) {
   };
   JobIdentity other = state_.identity;
   other.spec_hash = "x";
-  EXPECT_THAT(status(other), StatusIs(absl::StatusCode::kFailedPrecondition, HasSubstr("job specification")));
+  EXPECT_THAT(status(other),
+              StatusIs(absl::StatusCode::kFailedPrecondition, HasSubstr("job specification")));
   other = state_.identity;
   other.base_hash = "x";
-  EXPECT_THAT(status(other), StatusIs(absl::StatusCode::kFailedPrecondition, HasSubstr("another base")));
+  EXPECT_THAT(status(other),
+              StatusIs(absl::StatusCode::kFailedPrecondition, HasSubstr("another base")));
   other = state_.identity;
   other.numerics_class = "x";
-  EXPECT_THAT(status(other), StatusIs(absl::StatusCode::kFailedPrecondition, HasSubstr("numerics class")));
+  EXPECT_THAT(status(other),
+              StatusIs(absl::StatusCode::kFailedPrecondition, HasSubstr("numerics class")));
 }
 
 TEST_F(Checkpoints, ADamagedNewestFallsBackToTheOneBefore) {
@@ -163,7 +166,8 @@ TEST(Adapter, FilesAreThoseThatPeftWrites) {
             GoldenDir() + "/" + name + "/" + kind + "/" + record["name"].get<std::string>();
         TUNDRA_ASSERT_OK_AND_ASSIGN(const LoadedAdapter adapter, ReadAdapter(dir, config));
         EXPECT_EQ(adapter.origin.base_name, "tiny/" + name);
-        const AdapterFiles files = MakeAdapterFiles(adapter.layout, adapter.weights, adapter.origin);
+        const AdapterFiles files =
+            MakeAdapterFiles(adapter.layout, adapter.weights, adapter.origin);
         TUNDRA_ASSERT_OK_AND_ASSIGN(const std::string config_json,
                                     ReadFile(dir + "/adapter_config.json"));
         EXPECT_EQ(files.config, config_json) << dir;
@@ -184,7 +188,8 @@ class AdapterFolder : public ::testing::Test {
     layout_ = std::make_unique<LoraLayout>(*LoraLayout::Make(config_, {.rank = 2}));
     weights_.resize(static_cast<size_t>(layout_->parameters()));
     InitAdapter(*layout_, 3, weights_);
-    TUNDRA_ASSERT_OK(WriteAdapter(dir_.path(), MakeAdapterFiles(*layout_, weights_, {"b", "h", "n"})));
+    TUNDRA_ASSERT_OK(
+        WriteAdapter(dir_.path(), MakeAdapterFiles(*layout_, weights_, {"b", "h", "n"})));
   }
   void Set(const char* key, const nlohmann::json& value) {
     nlohmann::json config = LoadJson(dir_ / "adapter_config.json");
@@ -207,10 +212,15 @@ TEST_F(AdapterFolder, KeepsWhereItComesFrom) {
 }
 
 TEST_F(AdapterFolder, WhatPeftCanButWeCannotIsRefusedByName) {
-  for (const auto& [key, value] : std::vector<std::pair<const char*, nlohmann::json>>{
-           {"use_dora", true}, {"bias", "all"}, {"fan_in_fan_out", true},
-           {"modules_to_save", {"lm_head"}}, {"rank_pattern", {{"q_proj", 4}}},
-           {"layers_to_transform", {1}}, {"peft_type", "LOHA"}, {"lora_bias", true}}) {
+  for (const auto& [key, value] :
+       std::vector<std::pair<const char*, nlohmann::json>>{{"use_dora", true},
+                                                           {"bias", "all"},
+                                                           {"fan_in_fan_out", true},
+                                                           {"modules_to_save", {"lm_head"}},
+                                                           {"rank_pattern", {{"q_proj", 4}}},
+                                                           {"layers_to_transform", {1}},
+                                                           {"peft_type", "LOHA"},
+                                                           {"lora_bias", true}}) {
     SetUp();
     Set(key, value);
     EXPECT_THAT(Read(), StatusIs(absl::StatusCode::kUnimplemented, HasSubstr(key)));
@@ -226,7 +236,8 @@ TEST_F(AdapterFolder, DamageAndMismatchAreTold) {
   EXPECT_THAT(Read(), StatusIs(kBad, HasSubstr("r = 0")));
   SetUp();
   Set("target_modules", {"q_proj"});
-  EXPECT_THAT(Read(), StatusIs(absl::StatusCode::kUnimplemented, HasSubstr("belongs to no adapted")));
+  EXPECT_THAT(Read(),
+              StatusIs(absl::StatusCode::kUnimplemented, HasSubstr("belongs to no adapted")));
   SetUp();
   Set("target_modules", ".*q_proj");
   EXPECT_THAT(Read(), StatusIs(kBad, HasSubstr("patterns")));

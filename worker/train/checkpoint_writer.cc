@@ -57,7 +57,8 @@ void CheckpointWriter::Run() {
       ++written_;
       last_step_ = state.step;
     } else {
-      LogWarning("checkpoint of step {} not written: {}", state.step, std::string(status.message()));
+      LogWarning("checkpoint of step {} not written: {}", state.step,
+                 std::string(status.message()));
       if (error_.ok()) error_ = status;
     }
   }
@@ -65,9 +66,8 @@ void CheckpointWriter::Run() {
 
 absl::Status CheckpointWriter::Flush(absl::Duration timeout) {
   absl::MutexLock lock(&mu_);
-  const auto idle = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {
-    return !busy_ && waiting_.empty();
-  };
+  const auto idle = [this]()
+                        ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) { return !busy_ && waiting_.empty(); };
   if (!mu_.AwaitWithTimeout(absl::Condition(&idle), timeout)) {
     return absl::DeadlineExceededError("writing checkpoints takes longer than the time given");
   }

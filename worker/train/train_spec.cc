@@ -20,7 +20,8 @@ class Violations {
  public:
   void Integer(const char* name, int64_t value, int64_t low, int64_t high) {
     if (value >= low && value <= high) return;
-    list_.push_back(absl::StrCat(name, " = ", value, ": use a whole number from ", low, " to ", high));
+    list_.push_back(
+        absl::StrCat(name, " = ", value, ": use a whole number from ", low, " to ", high));
   }
   void Number(const char* name, double value, double low, double high) {
     if (value >= low && value <= high) return;  // false for NaN

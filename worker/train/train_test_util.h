@@ -26,8 +26,8 @@ struct TestGroupOptions {
   int threads = 1;
   bool network = false;
   uint64_t activation_budget_bytes = 0;
-  std::optional<Recompute> force_recompute;
-  TrainSpec spec;
+  std::optional<Recompute> force_recompute = std::nullopt;
+  TrainSpec spec = {};
   const std::vector<OwnedRow>* train = nullptr;
   const std::vector<OwnedRow>* validation = nullptr;
 };
@@ -65,8 +65,8 @@ class TestGroup {
       addresses.push_back(bootstraps.back()->local_address());
     }
     return OnAll([&](int r, TestRank& rank) -> absl::Status {
-      ASSIGN_OR_RETURN(rank.collective, bootstraps[static_cast<size_t>(r)]->Connect(
-                                            addresses, absl::Seconds(30)));
+      ASSIGN_OR_RETURN(rank.collective,
+                       bootstraps[static_cast<size_t>(r)]->Connect(addresses, absl::Seconds(30)));
       return Make(r, rank);
     });
   }
@@ -145,11 +145,10 @@ class TestGroup {
     trainer.threads = options_.threads;
     trainer.activation_budget_bytes = options_.activation_budget_bytes;
     trainer.force_recompute = options_.force_recompute;
-    ASSIGN_OR_RETURN(rank.trainer,
-                     Trainer::Create(trainer, options_.spec, ViewsOf(*options_.train),
-                                     options_.validation == nullptr
-                                         ? std::vector<RowView>()
-                                         : ViewsOf(*options_.validation)));
+    ASSIGN_OR_RETURN(rank.trainer, Trainer::Create(trainer, options_.spec, ViewsOf(*options_.train),
+                                                   options_.validation == nullptr
+                                                       ? std::vector<RowView>()
+                                                       : ViewsOf(*options_.validation)));
     (void)r;
     return absl::OkStatus();
   }

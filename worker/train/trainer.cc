@@ -1,11 +1,11 @@
 #include "worker/train/trainer.h"
 
 #include <algorithm>
+#include <chrono>
 #include <cmath>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "absl/time/clock.h"
 #include "common/check.h"
 #include "common/sha256.h"
 #include "common/status.h"
@@ -46,12 +46,15 @@ absl::Status CheckRows(std::span<const RowView> rows, const char* set, const Tra
 
 class Stopwatch {
  public:
-  explicit Stopwatch(double* seconds) : seconds_(seconds), start_(absl::Now()) {}
-  ~Stopwatch() { *seconds_ += absl::ToDoubleSeconds(absl::Now() - start_); }
+  explicit Stopwatch(double* seconds)
+      : seconds_(seconds), start_(std::chrono::steady_clock::now()) {}
+  ~Stopwatch() {
+    *seconds_ += std::chrono::duration<double>(std::chrono::steady_clock::now() - start_).count();
+  }
 
  private:
   double* seconds_;
-  absl::Time start_;
+  std::chrono::steady_clock::time_point start_;
 };
 
 }  // namespace
@@ -65,8 +68,8 @@ absl::StatusOr<std::unique_ptr<Trainer>> Trainer::Create(const TrainerOptions& o
   RETURN_IF_ERROR(CheckRows(train, "training", spec));
   RETURN_IF_ERROR(CheckRows(validation, "validation", spec));
   ASSIGN_OR_RETURN(LoraLayout layout, LoraLayout::Make(options.config, spec.lora));
-  std::unique_ptr<Trainer> trainer(new Trainer(options, spec, std::move(layout), std::move(train),
-                                               std::move(validation)));
+  std::unique_ptr<Trainer> trainer(
+      new Trainer(options, spec, std::move(layout), std::move(train), std::move(validation)));
   RETURN_IF_ERROR(trainer->Init());
   return trainer;
 }
@@ -81,29 +84,29 @@ Trainer::Trainer(const TrainerOptions& options, const TrainSpec& spec, LoraLayou
       sum_(TensorSizes(layout_), options.threads) {}
 
 absl::Status Trainer::Init() {
-  ASSIGN_OR_RETURN(plan_, DataPlan::Create(Lengths(train_),
-                                           {.batch_size = spec_.batch_size,
-                                            .micro_batch_tokens = spec_.micro_batch_tokens,
-                                            .packing = spec_.packing,
-                                            .epochs = spec_.epochs,
-                                            .max_steps = spec_.max_steps,
-                                            .seed = spec_.seed}));
-  if (!validation_.empty()) {
-    ASSIGN_OR_RETURN(validation_plan_, ValidationPlan(Lengths(validation_),
-                                                      spec_.micro_batch_tokens, spec_.packing));
-  }
-  ASSIGN_OR_RETURN(model_, Llama::Create(options_.config, options_.ops, options_.weights,
-                                         {.precision = spec_.precision,
-                                          .max_positions = spec_.max_seq_length}));
-  const int64_t padded = (spec_.micro_batch_tokens + kTokenMultiple - 1) / kTokenMultiple * kTokenMultiple;
-  const int64_t ranks = options_.collective->size();
   ASSIGN_OR_RETURN(
-      pass_plan_,
-      PlanTrainPass(options_.config, layout_,
-                    {.tokens = padded,
-                     .micro_batches = (spec_.batch_size + ranks - 1) / ranks,
-                     .budget_bytes = options_.activation_budget_bytes,
-                     .costly_units = options_.weights->plan().shards() > 1}));
+      plan_, DataPlan::Create(Lengths(train_), {.batch_size = spec_.batch_size,
+                                                .micro_batch_tokens = spec_.micro_batch_tokens,
+                                                .packing = spec_.packing,
+                                                .epochs = spec_.epochs,
+                                                .max_steps = spec_.max_steps,
+                                                .seed = spec_.seed}));
+  if (!validation_.empty()) {
+    ASSIGN_OR_RETURN(validation_plan_,
+                     ValidationPlan(Lengths(validation_), spec_.micro_batch_tokens, spec_.packing));
+  }
+  ASSIGN_OR_RETURN(
+      model_, Llama::Create(options_.config, options_.ops, options_.weights,
+                            {.precision = spec_.precision, .max_positions = spec_.max_seq_length}));
+  const int64_t padded =
+      (spec_.micro_batch_tokens + kTokenMultiple - 1) / kTokenMultiple * kTokenMultiple;
+  const int64_t ranks = options_.collective->size();
+  ASSIGN_OR_RETURN(pass_plan_,
+                   PlanTrainPass(options_.config, layout_,
+                                 {.tokens = padded,
+                                  .micro_batches = (spec_.batch_size + ranks - 1) / ranks,
+                                  .budget_bytes = options_.activation_budget_bytes,
+                                  .costly_units = options_.weights->plan().shards() > 1}));
   if (options_.force_recompute) pass_plan_.recompute = *options_.force_recompute;
   warmup_steps_ = spec_.warmup_steps >= 0 ? spec_.warmup_steps
                                           : WarmupSteps(spec_.warmup_ratio, plan_->total_steps());
@@ -145,7 +148,8 @@ absl::StatusOr<AdapterView> Trainer::DeviceAdapter() {
   RETURN_IF_ERROR(device->CopyIn(model_->ctx(), adapter_.data(), state_.weights.data(),
                                  state_.weights.size() * sizeof(float)));
   RETURN_IF_ERROR(device->Synchronize(model_->ctx()));
-  return AdapterView{&layout_, ConstView::Vector(adapter_.data(), DType::kF32, layout_.parameters())};
+  return AdapterView{&layout_,
+                     ConstView::Vector(adapter_.data(), DType::kF32, layout_.parameters())};
 }
 
 double Trainer::LearningRate(int64_t step) const {
@@ -233,8 +237,9 @@ absl::Status Trainer::Accumulate(const StepPlan& plan, std::span<const Batch> ow
     const int64_t base = layout_.tensors()[static_cast<size_t>(first)].offset;
     for (int i = first; i < first + count; ++i) {
       const LoraTensor& tensor = layout_.tensors()[static_cast<size_t>(i)];
-      sum_.AddGradient(i, std::span(host_grad_).subspan(static_cast<size_t>(tensor.offset - base),
-                                                        static_cast<size_t>(tensor.size)));
+      sum_.AddGradient(i, std::span(host_grad_)
+                              .subspan(static_cast<size_t>(tensor.offset - base),
+                                       static_cast<size_t>(tensor.size)));
     }
     return absl::OkStatus();
   };

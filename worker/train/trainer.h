@@ -79,7 +79,7 @@ struct TrainerOptions {
   uint64_t activation_budget_bytes = 0;
   absl::Duration collective_timeout = absl::Seconds(60);
   // For tests of recomputation.
-  std::optional<Recompute> force_recompute;
+  std::optional<Recompute> force_recompute = std::nullopt;
 };
 
 // Used by one thread.
@@ -98,7 +98,7 @@ class Trainer {
 
   // The next step. Errors: kDataLoss "diverged" after spec.non_finite_limit skipped
   // steps in a row; kFailedPrecondition when done; those of the collective and of
-  // memory, after which this trainer's state is that before the step.
+  // memory. After an error other than "diverged" the state is that before the step.
   absl::StatusOr<StepMetrics> RunStep();
   // A step over given micro-batches instead of the plan's, for comparisons.
   absl::StatusOr<StepMetrics> RunStep(const StepPlan& plan);

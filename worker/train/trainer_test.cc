@@ -13,10 +13,10 @@
 namespace tundra {
 namespace {
 
+using nlohmann::json;
 using ::testing::AllOf;
 using ::testing::HasSubstr;
 using testing::StatusIs;
-using nlohmann::json;
 
 // ---- parity with PEFT and torch.optim.AdamW -------------------------------------------
 
@@ -90,7 +90,8 @@ TEST_P(AdamWParity, EachOfTwentyLossesIsThePeers) {
     EXPECT_EQ(metrics.target_tokens, step["target_tokens"].get<int64_t>());
     EXPECT_NEAR(metrics.learning_rate, step["learning_rate"].get<double>(), 1e-12);
     loss_error = std::max(loss_error, std::abs(metrics.loss / step["loss"].get<double>() - 1));
-    norm_error = std::max(norm_error, std::abs(metrics.grad_norm / step["grad_norm"].get<double>() - 1));
+    norm_error =
+        std::max(norm_error, std::abs(metrics.grad_norm / step["grad_norm"].get<double>() - 1));
   }
   EXPECT_EQ(index, 20);
   EXPECT_LT(loss_error, 1e-4);
@@ -189,7 +190,8 @@ TEST_F(Training, MemoryPlansChangeNoByte) {
   // A budget that lets one micro-batch through at a time.
   TestGroupOptions tight = With(2, 2, true);
   TUNDRA_ASSERT_OK_AND_ASSIGN(const ModelConfig config, ReadModelConfig(options_.base_dir));
-  TUNDRA_ASSERT_OK_AND_ASSIGN(const LoraLayout layout, LoraLayout::Make(config, options_.spec.lora));
+  TUNDRA_ASSERT_OK_AND_ASSIGN(const LoraLayout layout,
+                              LoraLayout::Make(config, options_.spec.lora));
   tight.activation_budget_bytes = TrainPassBytes(config, layout, 128, 1, Recompute::kNone);
   EXPECT_EQ(HashOf(tight), one);
 }
@@ -341,7 +343,8 @@ TEST_F(Training, RowsThatWontDoAreNamed) {
   rows_[3] = rows_[0];
   rows_[3].trained.assign(rows_[3].ids.size(), 0);
   TestGroup group2(options_);
-  EXPECT_THAT(group2.Start(), StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("no target token")));
+  EXPECT_THAT(group2.Start(),
+              StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("no target token")));
 }
 
 TEST_F(Training, TooLittleMemoryIsSaidWithTheNumberNeeded) {
