@@ -136,7 +136,7 @@ TEST_F(SupervisorTest, RunsAJobDeliversItAndKeepsOnlyTheCheckpointsItNeeds) {
   WantJob(1, 1, /*ranks=*/2);
   coordinator_.Assign(assignment_);
   ASSERT_TRUE(WaitForCheckpoint(3));
-  EXPECT_EQ(supervisor_->status().ranks_ready, 2);
+  EXPECT_TRUE(WaitUntil([&] { return supervisor_->status().ranks_ready == 2; }));
   EXPECT_EQ(supervisor_->status().steps_total, 3);
   {
     absl::MutexLock lock(&coordinator_.mu);

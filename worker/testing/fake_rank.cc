@@ -34,8 +34,13 @@ class FakeRank {
       std::vector<Fd> fds;
       if (!link_->Receive(&message, &fds).ok()) return 1;
       if (message.has_setup()) Setup(message.setup(), !fds.empty());
+      // As a real rank does, it looks at a job only once it is in its group.
       if (message.has_peers()) SendState(tundra::v1::READY);
-      if (message.has_start()) Start(message.start());
+      ready_ |= message.has_peers();
+      if (message.has_start()) start_ = message.start();
+      if (ready_ && !start_.job().job_id().empty() && (message.has_peers() || message.has_start())) {
+        Start();
+      }
       if (message.has_steer()) Steer(message.steer());
       if (message.has_generate() && !message.generate().cancel()) Generate(message.generate());
       if (message.has_quit()) return 0;
@@ -74,8 +79,7 @@ class FakeRank {
     link_->Send(message).IgnoreError();
   }
 
-  void Start(const StartJob& start) {
-    start_ = start;
+  void Start() {
     if (setup_.rank() != 0) return;
     Tell(tundra::v1::TRAINING);
     for (int64_t step = 1; step <= std::atoi(Env("TUNDRA_FAKE_STEPS").c_str()); ++step) {
@@ -120,6 +124,7 @@ class FakeRank {
   RankSetup setup_;
   StartJob start_;
   int64_t step_ = 0;
+  bool ready_ = false;
 };
 
 }  // namespace
