@@ -68,7 +68,8 @@ absl::StatusOr<Address> FindAddress(const AddressFlags& flags) {
   const std::string local = LocalStatePath(DefaultDataDir());
   if (const auto bytes = ReadFile(local); bytes.ok()) {
     const auto state = nlohmann::json::parse(*bytes, nullptr, /*allow_exceptions=*/false);
-    if (state.is_object() && state.contains("address") && state["address"].is_string()) {
+    if (state.is_object() && state.contains("address") && state["address"].is_string() &&
+        !state["address"].get_ref<const std::string&>().empty()) {
       return Address{state["address"].get<std::string>(), local};
     }
   }

@@ -7,13 +7,19 @@
 #include "absl/strings/str_format.h"
 
 namespace tundra::client {
+namespace {
+
+// Finite, and so far from the end of a double that a span of two is finite too.
+bool Drawable(double value) { return std::abs(value) < 1e300; }
+
+}  // namespace
 
 std::string Chart(const std::vector<Series>& series, int width, int height) {
   constexpr double kInfinity = std::numeric_limits<double>::infinity();
   double x_min = kInfinity, x_max = -kInfinity, y_min = kInfinity, y_max = -kInfinity;
   for (const Series& s : series) {
     for (const auto& [x, y] : s.points) {
-      if (!std::isfinite(x) || !std::isfinite(y)) continue;
+      if (!Drawable(x) || !Drawable(y)) continue;
       x_min = std::min(x_min, x);
       x_max = std::max(x_max, x);
       y_min = std::min(y_min, y);
@@ -21,14 +27,18 @@ std::string Chart(const std::vector<Series>& series, int width, int height) {
     }
   }
   if (x_min > x_max) return "";
-  if (y_max - y_min < 1e-9) y_max = y_min + 1;
+  height = std::max(2, height);
+  // A flat line gets a scale too, also where 1 is nothing beside its value.
+  if (y_max - y_min <= 1e-9 * std::max(1.0, std::abs(y_min))) {
+    y_max = y_min + std::max(1.0, std::abs(y_min));
+  }
   constexpr int kLabel = 9;
   const int columns = std::max(10, width - kLabel - 1);
   std::vector<std::string> rows(static_cast<size_t>(height),
                                 std::string(static_cast<size_t>(columns), ' '));
   for (const Series& s : series) {
     for (const auto& [x, y] : s.points) {
-      if (!std::isfinite(x) || !std::isfinite(y)) continue;
+      if (!Drawable(x) || !Drawable(y)) continue;
       const double fx = x_max > x_min ? (x - x_min) / (x_max - x_min) : 0;
       const double fy = (y_max - y) / (y_max - y_min);
       rows[static_cast<size_t>(std::lround(fy * (height - 1)))]

@@ -66,6 +66,11 @@ absl::Status Continue(const Service& service, const std::string& adapter,
                       const tundra::v1::AdapterFile& file, int fd, const std::string& partial) {
   struct stat info {};
   if (::fstat(fd, &info) != 0) return ErrnoStatus(errno, partial);
+  if (info.st_size > file.size_bytes()) {
+    // A left-over of another adapter, longer than this one: of no use.
+    if (::ftruncate(fd, 0) != 0) return ErrnoStatus(errno, partial);
+    info.st_size = 0;
+  }
   if (::lseek(fd, 0, SEEK_END) < 0) return ErrnoStatus(errno, partial);
   grpc::ClientContext context;
   tundra::v1::DownloadFileRequest request;
@@ -77,16 +82,18 @@ absl::Status Continue(const Service& service, const std::string& adapter,
   tundra::v1::DownloadFileResponse response;
   ProgressBar bar(file.filename(), file.size_bytes(), false);
   int64_t done = info.st_size;
-  while (reader->Read(&response)) {
-    const absl::Status written = WriteAll(fd, response.chunk(), partial);
-    if (!written.ok()) {
-      context.TryCancel();
-      return written;
-    }
+  absl::Status local;
+  while (local.ok() && reader->Read(&response)) {
     done += static_cast<int64_t>(response.chunk().size());
+    local = done > file.size_bytes()
+                ? absl::DataLossError(absl::StrCat(partial, ": more than its ", file.size_bytes(),
+                                                   " bytes came"))
+                : WriteAll(fd, response.chunk(), partial);
     bar.Set(done);
   }
-  return service.Explain(reader->Finish());
+  if (!local.ok()) context.TryCancel();
+  const grpc::Status finished = reader->Finish();
+  return local.ok() ? service.Explain(finished) : local;
 }
 
 absl::Status Download(const Service& service, const std::string& adapter,
@@ -115,7 +122,8 @@ absl::Status Download(const Service& service, const std::string& adapter,
       status = absl::DataLossError(absl::StrCat(path, ": the bytes do not match their hash"));
     }
     if (!absl::IsUnavailable(status) && !absl::IsDataLoss(status)) return status;
-    absl::SleepFor(absl::Milliseconds(300));
+    if (absl::IsDataLoss(status)) ::unlink(partial.c_str());
+    if (tries + 1 < kTries) absl::SleepFor(absl::Milliseconds(300));
   }
   return status;
 }

@@ -2,7 +2,7 @@
 #include <fcntl.h>
 #include <signal.h>
 #include <spawn.h>
-#include <sys/prctl.h>
+#include <sys/file.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -45,6 +45,8 @@ struct Child {
   std::string name;
   pid_t pid = -1;
   std::string log;
+  // Of the process, so that its number is never taken for another's.
+  std::string start_time;
 };
 
 // Field 22 of /proc/PID/stat: tells a process from another with its number.
@@ -100,13 +102,18 @@ absl::StatusOr<Child> Start(const std::string& name, const std::string& program,
   posix_spawn_file_actions_adddup2(&actions, 1, 2);
   posix_spawnattr_t attributes;
   posix_spawnattr_init(&attributes);
-  posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETSID);
-  Child child{name, -1, log};
+  // The signals that Up() blocks are not the children's to inherit.
+  sigset_t none;
+  sigemptyset(&none);
+  posix_spawnattr_setsigmask(&attributes, &none);
+  posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETSID | POSIX_SPAWN_SETSIGMASK);
+  Child child{name, -1, log, ""};
   const int error =
       ::posix_spawn(&child.pid, path.c_str(), &actions, &attributes, argv.data(), environ);
   posix_spawnattr_destroy(&attributes);
   posix_spawn_file_actions_destroy(&actions);
   if (error != 0) return ErrnoStatus(error, path);
+  child.start_time = StartTime(child.pid);
   return child;
 }
 
@@ -118,6 +125,22 @@ absl::Status StillRuns(const Child& child) {
                                              ":\n", Tail(child.log, 8)));
 }
 
+// What `tundra local up` ends on, blocked while it runs.
+sigset_t EndSignals() {
+  sigset_t signals;
+  sigemptyset(&signals);
+  for (const int signal : {SIGINT, SIGTERM, SIGHUP}) sigaddset(&signals, signal);
+  return signals;
+}
+
+// Waits for so long, or until a signal comes: kCancelled.
+absl::Status Pause(absl::Duration duration) {
+  const sigset_t signals = EndSignals();
+  const timespec wait = absl::ToTimespec(duration);
+  if (::sigtimedwait(&signals, nullptr, &wait) > 0) return absl::CancelledError("interrupted");
+  return absl::OkStatus();
+}
+
 absl::StatusOr<nlohmann::json> WaitForPorts(const Child& child, const std::string& path) {
   const absl::Time deadline = absl::Now() + kStartTimeout;
   while (absl::Now() < deadline) {
@@ -126,7 +149,7 @@ absl::StatusOr<nlohmann::json> WaitForPorts(const Child& child, const std::strin
       auto json = nlohmann::json::parse(*bytes, nullptr, /*allow_exceptions=*/false);
       if (json.is_object()) return json;
     }
-    absl::SleepFor(absl::Milliseconds(20));
+    RETURN_IF_ERROR(Pause(absl::Milliseconds(20)));
   }
   return absl::DeadlineExceededError(
       absl::StrCat(child.name, " did not start in time; see ", child.log));
@@ -166,33 +189,35 @@ class LocalService {
                        flags_.data_dir + "/coordinator", "--ports-file", ports},
                       flags_.data_dir + "/logs/coordinator.log"));
     children_.push_back(coordinator);
+    RETURN_IF_ERROR(WriteState());
     ASSIGN_OR_RETURN(const nlohmann::json json, WaitForPorts(coordinator, ports));
-    address_ = absl::StrCat("127.0.0.1:", json.value("grpc", 0));
-    http_ = absl::StrCat("http://127.0.0.1:", json.value("http", 0));
+    if (!json.contains("grpc") || !json["grpc"].is_number_integer() || !json.contains("http") ||
+        !json["http"].is_number_integer()) {
+      return absl::InternalError(absl::StrCat(ports, ": does not name the ports"));
+    }
+    address_ = absl::StrCat("127.0.0.1:", json["grpc"].get<int>());
+    http_ = absl::StrCat("http://127.0.0.1:", json["http"].get<int>());
     for (int i = 1; i <= flags_.workers; ++i) RETURN_IF_ERROR(StartWorker(i));
-    RETURN_IF_ERROR(WaitForWorkers());
-    return WriteState();
+    return WaitForWorkers();
   }
 
   void Stop() {
     // Workers first: they hand their jobs' state to the coordinator.
     std::vector<std::pair<pid_t, std::string>> workers;
     for (size_t i = 1; i < children_.size(); ++i) {
-      workers.emplace_back(children_[i].pid, StartTime(children_[i].pid));
+      workers.emplace_back(children_[i].pid, children_[i].start_time);
     }
     StopProcesses(workers, /*reap=*/true);
     if (!children_.empty()) {
-      StopProcesses({{children_[0].pid, StartTime(children_[0].pid)}}, /*reap=*/true);
+      StopProcesses({{children_[0].pid, children_[0].start_time}}, /*reap=*/true);
     }
     ::unlink(LocalStatePath(flags_.data_dir).c_str());
   }
 
-  // Until a signal of `signals` comes (OK) or a child ends.
-  absl::Status WaitForSignal(const sigset_t& signals) {
+  // Until a signal comes (OK) or a child ends.
+  absl::Status WaitForSignal() {
     while (true) {
-      const timespec second{0, 200'000'000};
-      const int signal = ::sigtimedwait(&signals, nullptr, &second);
-      if (signal > 0) return absl::OkStatus();
+      if (!Pause(absl::Milliseconds(200)).ok()) return absl::OkStatus();
       for (const Child& child : children_) RETURN_IF_ERROR(StillRuns(child));
     }
   }
@@ -215,7 +240,7 @@ class LocalService {
     ASSIGN_OR_RETURN(Child worker, client::Start(name, "tundra-worker", std::move(arguments),
                                                  flags_.data_dir + "/logs/" + name + ".log"));
     children_.push_back(std::move(worker));
-    return absl::OkStatus();
+    return WriteState();
   }
 
   // Every worker has shown its bases (hashing a large one takes a while).
@@ -244,7 +269,7 @@ class LocalService {
         std::fprintf(stderr, "no base was found; see %s\n", children_.back().log.c_str());
         return absl::OkStatus();
       }
-      absl::SleepFor(absl::Milliseconds(50));
+      RETURN_IF_ERROR(Pause(absl::Milliseconds(50)));
     }
     return absl::DeadlineExceededError("the workers did not show up; see their logs");
   }
@@ -260,11 +285,13 @@ class LocalService {
     return true;
   }
 
+  // After every start, so that `local down` finds what runs even when this process
+  // is killed half way.
   absl::Status WriteState() const {
     nlohmann::json processes = nlohmann::json::array();
     for (const Child& child : children_) {
       processes.push_back(
-          {{"name", child.name}, {"pid", child.pid}, {"start_time", StartTime(child.pid)}});
+          {{"name", child.name}, {"pid", child.pid}, {"start_time", child.start_time}});
     }
     const nlohmann::json state = {
         {"address", address_}, {"http", http_}, {"processes", processes}};
@@ -285,10 +312,19 @@ std::vector<std::pair<pid_t, std::string>> RunningProcesses(const std::string& d
   if (!bytes.ok()) return running;
   const auto state = nlohmann::json::parse(*bytes, nullptr, /*allow_exceptions=*/false);
   if (!state.is_object()) return running;
-  if (address != nullptr) *address = state.value("address", "");
-  for (const auto& process : state.value("processes", nlohmann::json::array())) {
-    const pid_t pid = process.value("pid", -1);
-    const std::string start = process.value("start_time", "");
+  const auto text = [](const nlohmann::json& object, const char* key) {
+    const auto it = object.find(key);
+    return it != object.end() && it->is_string() ? it->get<std::string>() : std::string();
+  };
+  if (address != nullptr) *address = text(state, "address");
+  const auto processes = state.find("processes");
+  if (processes == state.end() || !processes->is_array()) return running;
+  for (const auto& process : *processes) {
+    if (!process.is_object()) continue;
+    const auto number = process.find("pid");
+    if (number == process.end() || !number->is_number_integer()) continue;
+    const pid_t pid = number->get<pid_t>();
+    const std::string start = text(process, "start_time");
     if (pid > 0 && !start.empty() && StartTime(pid) == start) running.emplace_back(pid, start);
   }
   return running;
@@ -311,18 +347,33 @@ absl::Status FillDefaults(LocalFlags& flags) {
   return absl::OkStatus();
 }
 
+// Held while `local up` starts or runs a service: two of one folder would stop and
+// overwrite each other's.
+absl::StatusOr<Fd> LockLocal(const std::string& data_dir) {
+  const std::string path = data_dir + "/local.lock";
+  Fd fd(::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600));
+  if (!fd.valid()) return ErrnoStatus(errno, path);
+  if (::flock(fd.get(), LOCK_EX | LOCK_NB) != 0) {
+    return absl::FailedPreconditionError(absl::StrCat(
+        "another `tundra local up` works on ", data_dir,
+        "; stop it (Ctrl-C, or `tundra local down`), or give another --data-dir and --port"));
+  }
+  return fd;
+}
+
 int Up(const CommonFlags& common, LocalFlags flags) {
   if (const absl::Status status = FillDefaults(flags); !status.ok()) return Fail(status);
+  const auto lock = LockLocal(flags.data_dir);
+  if (!lock.ok()) return Fail(lock.status());
   std::string address;
   if (!RunningProcesses(flags.data_dir, &address).empty()) {
     return Fail(absl::FailedPreconditionError(absl::StrCat(
-        "a service of ", flags.data_dir, " runs already, at ", address,
+        "a service of ", flags.data_dir, " runs already",
+        address.empty() ? std::string() : ", at " + address,
         "; stop it with `tundra local down`, or give another --data-dir and --port")));
   }
-  sigset_t signals;
-  sigemptyset(&signals);
-  for (const int signal : {SIGINT, SIGTERM}) sigaddset(&signals, signal);
-  if (!flags.detach) ::sigprocmask(SIG_BLOCK, &signals, nullptr);
+  const sigset_t signals = EndSignals();
+  ::pthread_sigmask(SIG_BLOCK, &signals, nullptr);
   LocalService service(flags);
   const absl::Status started = service.Start();
   if (!started.ok()) {
@@ -346,7 +397,7 @@ int Up(const CommonFlags& common, LocalFlags flags) {
   }
   std::fflush(stdout);
   if (flags.detach) return kOk;
-  const absl::Status ended = service.WaitForSignal(signals);
+  const absl::Status ended = service.WaitForSignal();
   std::fprintf(stderr, "stopping …\n");
   service.Stop();
   return ended.ok() ? kOk : Fail(ended);

@@ -47,20 +47,6 @@ int Main(int argc, char** argv) {
 
 }  // namespace
 
-CLI::App* NewCommand(CLI::App& app, CommonFlags& common, const std::string& name,
-                     const std::string& help) {
-  CLI::App* command = app.add_subcommand(name, help);
-  command->add_option("--address", common.address.address, "Service to talk to, HOST:PORT");
-  command->add_option("--context", common.address.context,
-                      "Named context of " + ConfigPath());
-  command->add_flag("--insecure", common.address.insecure,
-                    "Talk to an address beyond loopback although nothing is encrypted yet");
-  command->add_option("-o,--output", common.output, "text or json")
-      ->check(CLI::IsMember({"text", "json"}))
-      ->capture_default_str();
-  return command;
-}
-
 }  // namespace tundra::client
 
 int main(int argc, char** argv) { return tundra::client::Main(argc, argv); }

@@ -9,8 +9,9 @@
 namespace tundra::client {
 
 std::string BarText(double fraction, int width) {
-  const int filled =
-      std::clamp(static_cast<int>(fraction * width + 0.5), 0, width);
+  // Not more than whole, and NaN is nothing: a cast of either would be undefined.
+  const double part = fraction > 0 ? std::min(fraction, 1.0) : 0;
+  const int filled = static_cast<int>(part * width + 0.5);
   return absl::StrCat("[", std::string(static_cast<size_t>(filled), '#'),
                       std::string(static_cast<size_t>(width - filled), '-'), "]");
 }

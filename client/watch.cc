@@ -123,15 +123,18 @@ absl::StatusOr<Job> WatchJob(const Service& service, const std::string& name, Wa
     auto stub = service.jobs();
     auto reader = stub->WatchJob(&context, request);
     tundra::v1::WatchJobResponse item;
+    bool in_touch = false;
     while (reader->Read(&item)) {
       if (item.has_job()) job = item.job();
       if (item.has_event()) sequence = std::max(sequence, item.event().sequence());
       if (item.has_metrics()) sequence = std::max(sequence, item.metrics().sequence());
       screen.Show(item);
-      last_contact = absl::Now();
+      in_touch = true;
       told = false;
     }
     const grpc::Status status = reader->Finish();
+    // Until now: a job may say nothing for longer than our patience.
+    if (in_touch) last_contact = absl::Now();
     if (IsTerminal(job.state())) return job;
     if (absl::Now() >= deadline) {
       return absl::DeadlineExceededError(

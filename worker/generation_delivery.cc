@@ -2,7 +2,15 @@
 
 #include <chrono>
 
+#include "absl/time/time.h"
+
 namespace tundra::worker {
+namespace {
+
+// For chunks that are on their way when nobody waits for them here any more.
+constexpr absl::Duration kLastWords = absl::Seconds(1);
+
+}  // namespace
 
 bool IsLast(const tundra::v1::GenerationChunk& chunk) {
   return !chunk.finish_reason().empty() || chunk.error_code() != 0;
@@ -16,22 +24,24 @@ GenerationDelivery::~GenerationDelivery() {
   {
     absl::MutexLock lock(&mu_);
     stopped_ = true;
+    if (last_added_) mu_.AwaitWithTimeout(absl::Condition(&ended_), kLastWords);
+    if (!ended_) context_.TryCancel();
   }
   thread_.join();
 }
 
 void GenerationDelivery::Add(tundra::v1::GenerationChunk chunk) {
   absl::MutexLock lock(&mu_);
+  if (ended_) return;  // Nobody will send it.
   last_added_ |= IsLast(chunk);
   chunks_.push_back(std::move(chunk));
 }
 
 void GenerationDelivery::Run() {
   auto stub = tundra::v1::WorkerService::NewStub(channel_);
-  grpc::ClientContext context;
-  context.set_deadline(std::chrono::system_clock::now() + std::chrono::hours(1));
+  context_.set_deadline(std::chrono::system_clock::now() + std::chrono::hours(1));
   tundra::v1::GenerationAck ack;
-  auto writer = stub->DeliverGeneration(&context, &ack);
+  auto writer = stub->DeliverGeneration(&context_, &ack);
   bool finished = false;
   while (!finished) {
     tundra::v1::GenerationChunk chunk;
@@ -53,10 +63,17 @@ void GenerationDelivery::Run() {
   if (finished) {
     writer->WritesDone();
   } else {
-    context.TryCancel();
+    context_.TryCancel();
   }
   const bool delivered = writer->Finish().ok() && finished;
-  if (!delivered) on_broken_();
+  bool stopped = false;
+  {
+    absl::MutexLock lock(&mu_);
+    ended_ = true;
+    stopped = stopped_;
+    chunks_.clear();
+  }
+  if (!delivered && !stopped) on_broken_();
 }
 
 }  // namespace tundra::worker

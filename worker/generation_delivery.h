@@ -16,9 +16,11 @@ namespace tundra::worker {
 class GenerationDelivery {
  public:
   // `on_broken` is called once, from the delivery's thread, when the coordinator
-  // takes no more, because the reader has gone or the connection broke.
+  // takes no more, because the reader has gone or the connection broke; not once
+  // the destructor runs.
   GenerationDelivery(std::shared_ptr<grpc::ChannelInterface> channel, std::function<void()> on_broken);
-  // Sends what is queued if the last chunk is among it; else gives up at once.
+  // Gives what is queued a second if the last chunk is among it; else gives up at
+  // once. Never waits for a coordinator that does not read.
   ~GenerationDelivery();
 
   void Add(tundra::v1::GenerationChunk chunk);
@@ -28,9 +30,11 @@ class GenerationDelivery {
 
   const std::shared_ptr<grpc::ChannelInterface> channel_;
   const std::function<void()> on_broken_;
+  grpc::ClientContext context_;
   absl::Mutex mu_;
   std::deque<tundra::v1::GenerationChunk> chunks_ ABSL_GUARDED_BY(mu_);
   bool last_added_ ABSL_GUARDED_BY(mu_) = false;
+  bool ended_ ABSL_GUARDED_BY(mu_) = false;
   bool stopped_ ABSL_GUARDED_BY(mu_) = false;
   std::thread thread_;
 };

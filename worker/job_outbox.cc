@@ -14,7 +14,8 @@ JobOutbox::JobOutbox(std::string job_id, int64_t attempt, int64_t epoch) {
 }
 
 void JobOutbox::Update(const JobReport& update) {
-  state_.set_phase(update.phase());
+  // A failed delivery ends the attempt: a rank that finishes later does not know.
+  if (state_.phase() != tundra::v1::ATTEMPT_FAILED) state_.set_phase(update.phase());
   state_.set_step(std::max(state_.step(), update.step()));
   if (update.total_steps() > 0) state_.set_total_steps(update.total_steps());
   if (update.has_failure()) *state_.mutable_failure() = update.failure();
@@ -27,15 +28,36 @@ void JobOutbox::Update(const JobReport& update) {
 void JobOutbox::AddMetrics(tundra::v1::StepMetrics metrics) {
   state_.set_step(std::max(state_.step(), metrics.step()));
   metrics_.push_back(std::move(metrics));
-  if (metrics_.size() <= kMaxMetrics) return;
-  std::deque<tundra::v1::StepMetrics> thinned;
-  for (size_t i = 0; i < metrics_.size(); ++i) {
-    // Validation losses are rare and dear: they stay.
-    if (i % 2 == 1 || metrics_[i].has_validation_loss() || i + 1 == metrics_.size()) {
-      thinned.push_back(std::move(metrics_[i]));
+  if (metrics_.size() > kMaxMetrics) ThinMetrics();
+}
+
+void JobOutbox::ThinMetrics() {
+  const size_t half = metrics_.size() / 2;
+  const auto thin = [&](bool with_validation) {
+    std::deque<tundra::v1::StepMetrics> kept;
+    for (size_t i = 0; i < metrics_.size(); ++i) {
+      const bool dropped =
+          i < half && i % 2 == 0 && (with_validation || !metrics_[i].has_validation_loss());
+      if (!dropped) kept.push_back(std::move(metrics_[i]));
+    }
+    metrics_ = std::move(kept);
+  };
+  // Validation losses are rare and dear. Where every step has one, they go too:
+  // the bound holds, and each pass frees enough to be rare itself.
+  thin(/*with_validation=*/false);
+  if (metrics_.size() > kMaxMetrics - kMaxMetrics / 8) thin(/*with_validation=*/true);
+}
+
+std::vector<int64_t> JobOutbox::DropReplaced(int keep) {
+  std::vector<int64_t> dropped;
+  int newer = 0;
+  for (auto it = checkpoints_.rbegin(); it != checkpoints_.rend(); ++it) {
+    if (newer++ >= keep && !it->second.uploaded && !it->second.report.final()) {
+      dropped.push_back(it->first);
     }
   }
-  metrics_ = std::move(thinned);
+  for (const int64_t step : dropped) checkpoints_.erase(step);
+  return dropped;
 }
 
 void JobOutbox::AddCheckpoint(CheckpointSaved saved) {
@@ -46,15 +68,16 @@ void JobOutbox::SetUploaded(int64_t step) {
   if (const auto it = checkpoints_.find(step); it != checkpoints_.end()) it->second.uploaded = true;
 }
 
-void JobOutbox::SetUploadFailed(int64_t step, const std::string& reason) {
+bool JobOutbox::SetUploadFailed(int64_t step, const std::string& reason) {
   const auto it = checkpoints_.find(step);
-  if (it == checkpoints_.end()) return;
+  if (it == checkpoints_.end()) return false;
   const bool final = it->second.report.final();
   checkpoints_.erase(it);
-  if (!final) return;
+  if (!final) return true;
   state_.set_phase(tundra::v1::ATTEMPT_FAILED);
   state_.mutable_failure()->set_code(tundra::v1::INTERNAL);
   state_.mutable_failure()->set_message("the trained adapter could not be delivered: " + reason);
+  return true;
 }
 
 void JobOutbox::Acknowledge(const tundra::v1::JobAck& ack) {

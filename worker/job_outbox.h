@@ -8,6 +8,7 @@
 #include <map>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "tundra/v1/worker.pb.h"
 #include "worker/rank_control.pb.h"
@@ -18,7 +19,7 @@ namespace tundra::worker {
 class JobOutbox {
  public:
   // Most metrics kept for a coordinator that is away; beyond it every second
-  // one is dropped, oldest pairs first, never the newest.
+  // one of the older half is dropped, validation losses last, never the newest.
   static constexpr size_t kMaxMetrics = 200'000;
   static constexpr int kMetricsPerReport = 1000;
 
@@ -31,8 +32,12 @@ class JobOutbox {
   void SetUploaded(int64_t step);
   // The coordinator cannot take it (for example its disk is full). The attempt
   // goes on with its older checkpoints, unless this was the last one: then it
-  // fails with the reason.
-  void SetUploadFailed(int64_t step, const std::string& reason);
+  // fails with the reason, whatever its ranks say later. False when nobody waits
+  // for this checkpoint any more.
+  bool SetUploadFailed(int64_t step, const std::string& reason);
+  // Gives up checkpoints that were not uploaded and that `keep` newer ones
+  // replace: the coordinator would drop them too. Returns their steps.
+  std::vector<int64_t> DropReplaced(int keep);
   // Removes what the coordinator has stored.
   void Acknowledge(const tundra::v1::JobAck& ack);
 
@@ -47,6 +52,8 @@ class JobOutbox {
   tundra::v1::JobReport Report() const;
 
  private:
+  void ThinMetrics();
+
   struct Saved {
     tundra::v1::CheckpointReport report;
     bool uploaded = false;

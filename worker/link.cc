@@ -40,8 +40,16 @@ absl::StatusOr<std::pair<Fd, Fd>> Link::MakePair() {
   return std::make_pair(Fd(fds[0]), Fd(fds[1]));
 }
 
+absl::Status Link::SetSendTimeout(absl::Duration timeout) {
+  const timeval limit = absl::ToTimeval(timeout);
+  if (::setsockopt(socket_.get(), SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof(limit)) != 0) {
+    return ErrnoStatus(errno, "setsockopt(SO_SNDTIMEO)");
+  }
+  return absl::OkStatus();
+}
+
 absl::Status Link::Send(const google::protobuf::MessageLite& message,
-                           const std::vector<int>& fds) {
+                        const std::vector<int>& fds) {
   TUNDRA_CHECK(fds.size() <= kMaxFds);
   std::string frame(4, '\0');
   TUNDRA_CHECK(message.AppendToString(&frame));
@@ -51,6 +59,7 @@ absl::Status Link::Send(const google::protobuf::MessageLite& message,
 
   alignas(cmsghdr) char control[CMSG_SPACE(kMaxFds * sizeof(int))];
   absl::MutexLock lock(&send_mu_);
+  if (given_up_) return Gone();
   size_t sent = 0;
   while (sent < frame.size()) {
     iovec piece{frame.data() + sent, frame.size() - sent};
@@ -68,6 +77,12 @@ absl::Status Link::Send(const google::protobuf::MessageLite& message,
     }
     const ssize_t n = ::sendmsg(socket_.get(), &header, MSG_NOSIGNAL);
     if (n < 0 && errno == EINTR) continue;
+    if (n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK)) {
+      // Half a frame may be out: nothing after it would be understood.
+      given_up_ = true;
+      ::shutdown(socket_.get(), SHUT_RDWR);
+      return absl::DeadlineExceededError("the process at the other end takes no messages");
+    }
     if (n < 0) return (errno == EPIPE || errno == ECONNRESET) ? Gone() : ErrnoStatus(errno, "send");
     sent += static_cast<size_t>(n);
   }
@@ -89,13 +104,17 @@ absl::Status Link::ReadBytes(char* data, size_t size, std::vector<Fd>* fds) {
     if (n < 0) return errno == ECONNRESET ? Gone() : ErrnoStatus(errno, "receive");
     if (n == 0) return Gone();
     TakeFds(&header, fds);
+    if ((header.msg_flags & MSG_CTRUNC) != 0) {
+      return absl::ResourceExhaustedError(
+          "descriptors of a message were lost: this process has too many open files");
+    }
     got += static_cast<size_t>(n);
   }
   return absl::OkStatus();
 }
 
 absl::Status Link::Receive(google::protobuf::MessageLite* message, std::vector<Fd>* fds,
-                              absl::Duration timeout) {
+                           absl::Duration timeout) {
   fds->clear();
   const absl::Time deadline = absl::Now() + timeout;
   while (true) {

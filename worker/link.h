@@ -37,13 +37,18 @@ class Link {
 
   int fd() const { return socket_.get(); }
 
+  // From now on Send() gives up on a peer that takes nothing for so long.
+  absl::Status SetSendTimeout(absl::Duration timeout);
+
   // Waits while the peer's buffer is full. Errors: kUnavailable when the peer
-  // has gone.
+  // has gone or an earlier Send() gave up half way; kDeadlineExceeded when the
+  // peer takes nothing, after which the link is shut down in both directions.
   absl::Status Send(const google::protobuf::MessageLite& message, const std::vector<int>& fds = {});
 
   // Waits for the next message. Errors: kUnavailable when the peer has gone,
   // kDeadlineExceeded when nothing began within `timeout`, kDataLoss when the
-  // bytes make no message.
+  // bytes make no message, kResourceExhausted when this process has no room for
+  // the message's descriptors.
   absl::Status Receive(google::protobuf::MessageLite* message, std::vector<Fd>* fds,
                        absl::Duration timeout = absl::InfiniteDuration());
 
@@ -52,6 +57,7 @@ class Link {
 
   Fd socket_;
   absl::Mutex send_mu_;
+  bool given_up_ ABSL_GUARDED_BY(send_mu_) = false;
 };
 
 }  // namespace tundra::worker

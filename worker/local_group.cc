@@ -58,10 +58,15 @@ void LocalGroup::OnState(int rank, const RankState& state, std::vector<Fd> fds) 
   if (!fds.empty()) {
     (*shards_)[KeyOf(rank)] = {std::move(fds[0]), state.report().shard_hash()};
   }
+  if (state.report().phase() == tundra::v1::LOST) {
+    entry.report.set_failure_code(state.report().failure_code());
+    entry.report.set_error(state.report().error());
+    MarkLost(entry, state.report().error());
+    return;
+  }
   entry.report = state.report();
   entry.report.set_rank(rank);
   entry.report.set_device_index(entry.device_index);
-  if (entry.report.phase() == tundra::v1::LOST) MarkLost(entry, state.report().error());
 }
 
 void LocalGroup::OnExit(int rank, const std::string& how) {
@@ -102,6 +107,7 @@ void LocalGroup::SendSetup(int rank, Rank& entry) {
     fds.push_back(stored->second.memory.get());
   }
   entry.setup_sent = true;
+  entry.last_sign = Clock::System()->Monotonic();
   const absl::Status status = entry.process->Send(message, fds);
   if (!status.ok()) LogWarning("rank {}: {}", rank, status.ToString());
 }
@@ -125,10 +131,26 @@ void LocalGroup::SendPeers() {
   peers.set_mapped(all_here && one_host && !options_.network_gather);
   if (!peers.mapped()) fds.clear();
   for (auto& [rank, entry] : ranks_) {
+    entry.last_sign = Clock::System()->Monotonic();
     const absl::Status status = entry.process->Send(message, fds);
     if (!status.ok()) LogWarning("rank {}: {}", rank, status.ToString());
   }
   peers_sent_ = true;
+}
+
+absl::Duration LocalGroup::PatienceWith(const Rank& entry) const {
+  switch (entry.report.phase()) {
+    case tundra::v1::AWAITING_PEERS:
+      // It waits for the slowest rank anywhere; then connecting is work.
+      return peers_sent_ ? options_.hang_timeout : absl::InfiniteDuration();
+    case tundra::v1::SPAWNING:
+    case tundra::v1::LOADING:
+      // Before its setup it waits for the rank that reads the same slice.
+      return entry.setup_sent ? std::max(options_.load_timeout, options_.hang_timeout)
+                              : absl::InfiniteDuration();
+    default:
+      return options_.hang_timeout;
+  }
 }
 
 void LocalGroup::Advance(absl::Duration monotonic_now) {
@@ -140,7 +162,7 @@ void LocalGroup::Advance(absl::Duration monotonic_now) {
     // Replicas of a slice wait for the one that reads it, and share its memory.
     if (!entry.setup_sent && (stored || !loading[key])) SendSetup(rank, entry);
     loading[key] = true;
-    if (monotonic_now - entry.last_sign > options_.hang_timeout) {
+    if (monotonic_now - entry.last_sign > PatienceWith(entry)) {
       MarkLost(entry, absl::StrCat("no sign of life for ",
                                    absl::FormatDuration(monotonic_now - entry.last_sign)));
       entry.process->Kill();

@@ -49,8 +49,11 @@ struct LocalGroupOptions {
   int threads_per_rank = 1;
   std::string collective_host;
   absl::Duration collective_timeout = absl::Seconds(60);
-  // A rank in a group at work that gave no sign of life for so long is killed.
+  // A rank that connects or is at work and gave no sign of life for so long is
+  // killed. Ranks that wait for others are not at work.
   absl::Duration hang_timeout = absl::Seconds(120);
+  // A rank that reads its shard gives no sign meanwhile: it has so long.
+  absl::Duration load_timeout = absl::Hours(1);
   // Gather over the network even where shards could be mapped (tests).
   bool network_gather = false;
   // Called from reader threads.
@@ -102,6 +105,8 @@ class LocalGroup {
   void Spawn(int rank, int device_index);
   void SendSetup(int rank, Rank& entry);
   void SendPeers();
+  // Whether a rank owes a sign of life, and how often.
+  absl::Duration PatienceWith(const Rank& entry) const;
   void MarkLost(Rank& entry, const std::string& error);
 
   tundra::v1::GroupAssignment assignment_;

@@ -67,7 +67,8 @@ void AddFlags(CLI::App& app, WorkerFlags* flags) {
       ->check(CLI::Range(1.0, 86400.0));
   app.add_option("--drain-timeout", flags->drain_timeout_s,
                  "Longest time for saving jobs after SIGTERM, in seconds")
-      ->capture_default_str();
+      ->capture_default_str()
+      ->check(CLI::Range(0.0, 86400.0));
   app.add_option("--http", flags->http, "Address of /metrics and /healthz (port 0: any free one)")
       ->capture_default_str();
   app.add_option("--ports-file", flags->ports_file, "Write the ports in use to this file, as JSON");

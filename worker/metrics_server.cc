@@ -6,6 +6,7 @@
 #include <prometheus/registry.h>
 #include <prometheus/text_serializer.h>
 
+#include <atomic>
 #include <thread>
 
 #include "absl/strings/numbers.h"
@@ -18,6 +19,14 @@ class MetricsServer::Impl {
  public:
   explicit Impl(std::function<SupervisorStatus()> status) : status_(std::move(status)) {
     server_.new_task_queue = [] { return new httplib::ThreadPool(2); };
+    // An idle connection holds one of the two threads.
+    server_.set_keep_alive_max_count(1);
+    server_.set_read_timeout(5);
+    // The default sets SO_REUSEPORT, which would hide that the port is taken.
+    server_.set_socket_options([](socket_t socket) {
+      const int yes = 1;
+      ::setsockopt(socket, SOL_SOCKET, SO_REUSEADDR, &yes, sizeof(yes));
+    });
     server_.Get("/healthz", [](const httplib::Request&, httplib::Response& response) {
       response.set_content("ok\n", "text/plain");
     });
@@ -35,7 +44,8 @@ class MetricsServer::Impl {
     const size_t colon = address.rfind(':');
     const std::string host = address.substr(0, colon);
     int port = -1;
-    if (colon == std::string::npos || !absl::SimpleAtoi(address.substr(colon + 1), &port)) {
+    if (colon == std::string::npos || !absl::SimpleAtoi(address.substr(colon + 1), &port) ||
+        port < 0 || port > 65'535) {
       return absl::InvalidArgumentError(absl::StrCat("--http ", address, ": use HOST:PORT"));
     }
     port_ = port == 0 ? server_.bind_to_any_port(host) : (server_.bind_to_port(host, port) ? port : -1);
@@ -44,14 +54,17 @@ class MetricsServer::Impl {
           "cannot listen on ", address, ": the port is taken or the address is not of this host; "
           "give --http another one"));
     }
-    thread_ = std::thread([this] { server_.listen_after_bind(); });
+    thread_ = std::thread([this] {
+      server_.listen_after_bind();
+      ended_ = true;
+    });
     return absl::OkStatus();
   }
 
   void Stop() {
     if (!thread_.joinable()) return;
     // stop() is ignored before the loop runs.
-    while (!server_.is_running()) std::this_thread::yield();
+    while (!server_.is_running() && !ended_) std::this_thread::yield();
     server_.stop();
     thread_.join();
   }
@@ -102,6 +115,7 @@ class MetricsServer::Impl {
   const std::function<SupervisorStatus()> status_;
   httplib::Server server_;
   std::thread thread_;
+  std::atomic<bool> ended_{false};
   int port_ = 0;
 };
 

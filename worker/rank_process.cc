@@ -71,6 +71,13 @@ absl::StatusOr<std::unique_ptr<RankProcess>> RankProcess::Start(RankOptions opti
   if (error != 0) return ErrnoStatus(error, "starting a rank process");
 
   Fd pidfd(static_cast<int>(::syscall(SYS_pidfd_open, pid, 0)));
+  if (!pidfd.valid()) {
+    // For example out of descriptors. Nothing but a pidfd can end it safely later.
+    const absl::Status failed = ErrnoStatus(errno, "pidfd_open of a rank process");
+    ::kill(pid, SIGKILL);
+    Reap(pid);
+    return failed;
+  }
   return std::unique_ptr<RankProcess>(
       new RankProcess(pid, std::move(pidfd), std::move(ours), std::move(options)));
 }
@@ -79,8 +86,10 @@ RankProcess::RankProcess(pid_t pid, Fd pidfd, Fd socket, RankOptions options)
     : pid_(pid),
       pidfd_(std::move(pidfd)),
       link_(std::move(socket)),
-      options_(std::move(options)),
-      reader_([this] { Read(); }) {}
+      options_(std::move(options)) {
+  link_.SetSendTimeout(options_.send_timeout).IgnoreError();
+  reader_ = std::thread([this] { Read(); });
+}
 
 RankProcess::~RankProcess() {
   Kill();
@@ -89,20 +98,23 @@ RankProcess::~RankProcess() {
 
 void RankProcess::Kill() {
   // Through the pidfd, since the number may be another process's once reaped.
-  if (pidfd_.valid()) ::syscall(SYS_pidfd_send_signal, pidfd_.get(), SIGKILL, nullptr, 0);
+  ::syscall(SYS_pidfd_send_signal, pidfd_.get(), SIGKILL, nullptr, 0);
 }
 
 void RankProcess::Read() {
+  absl::Status status;
   while (true) {
     FromRank message;
     std::vector<Fd> fds;
-    const absl::Status status = link_.Receive(&message, &fds);
+    status = link_.Receive(&message, &fds);
     if (!status.ok()) break;
     options_.on_message(std::move(message), std::move(fds));
   }
   // A rank that has closed its end has nothing more to say.
   Kill();
-  options_.on_exit(Reap(pid_));
+  std::string how = Reap(pid_);
+  if (!absl::IsUnavailable(status)) how = absl::StrCat(how, " after ", status.message());
+  options_.on_exit(std::move(how));
 }
 
 }  // namespace tundra::worker

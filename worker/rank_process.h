@@ -27,6 +27,9 @@ struct RankOptions {
   std::string program = "/proc/self/exe";
   // Added to the environment, as NAME=VALUE.
   std::vector<std::string> environment;
+  // A rank whose link is full for so long is killed: its reader does nothing
+  // else, so the process is stopped or broken.
+  absl::Duration send_timeout = absl::Seconds(10);
   // Called from the reader thread for each message.
   std::function<void(FromRank message, std::vector<Fd> fds)> on_message;
   // Called once from the reader thread, after the process was reaped, with a

@@ -20,6 +20,7 @@ Session::~Session() {
   {
     absl::MutexLock lock(&mu_);
     stopped_ = true;
+    if (context_ != nullptr) context_->TryCancel();
   }
   thread_.join();
 }
@@ -57,6 +58,11 @@ void Session::Run() {
 void Session::RunStream() {
   auto stub = tundra::v1::WorkerService::NewStub(channel_);
   grpc::ClientContext context;
+  {
+    absl::MutexLock lock(&mu_);
+    if (stopped_) return;
+    context_ = &context;
+  }
   auto stream = stub->Session(&context);
   std::thread reader([&] {
     tundra::v1::WorkerAssignment assignment;
@@ -98,6 +104,7 @@ void Session::RunStream() {
   const absl::Status status = FromGrpc(stream->Finish());
   handler_.on_connection(false);
   absl::MutexLock lock(&mu_);
+  context_ = nullptr;
   if (!stopped_) LogWarning("session with the coordinator ended: {}", status.ToString());
 }
 

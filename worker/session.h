@@ -42,6 +42,9 @@ class Session {
   bool changed_ ABSL_GUARDED_BY(mu_) = false;
   bool broken_ ABSL_GUARDED_BY(mu_) = false;
   bool stopped_ ABSL_GUARDED_BY(mu_) = false;
+  // The stream's, while there is one: so that the destructor can end a call that
+  // waits for a coordinator that neither reads nor answers.
+  grpc::ClientContext* context_ ABSL_GUARDED_BY(mu_) = nullptr;
   absl::Duration heartbeat_ ABSL_GUARDED_BY(mu_) = absl::Seconds(1);
   std::thread thread_;
 };

@@ -21,6 +21,13 @@ using tundra::v1::GroupAssignment;
 using tundra::v1::JobAssignment;
 using tundra::v1::WorkerAssignment;
 
+bool IsPlainId(std::string_view id) {
+  return !id.empty() && id.size() <= 128 && std::all_of(id.begin(), id.end(), [](char c) {
+    return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') ||
+           c == '-' || c == '_';
+  });
+}
+
 absl::StatusOr<std::string> OpenWorkerDir(const std::string& data_dir) {
   RETURN_IF_ERROR(MakeDirs(data_dir));
   const std::string lock_path = data_dir + "/lock";
@@ -28,11 +35,19 @@ absl::StatusOr<std::string> OpenWorkerDir(const std::string& data_dir) {
   const int fd = ::open(lock_path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600);
   if (fd < 0) return ErrnoStatus(errno, lock_path);
   if (::flock(fd, LOCK_EX | LOCK_NB) != 0) {
+    ::close(fd);
     return absl::FailedPreconditionError(absl::StrCat(
         data_dir, ": another tundra-worker uses this folder; give each its own --data-dir"));
   }
   const std::string id_path = data_dir + "/worker_id";
-  if (FileExists(id_path)) return ReadFile(id_path, 256);
+  if (FileExists(id_path)) {
+    auto id = ReadFile(id_path, 256);
+    if (id.ok() && !IsPlainId(*id)) {
+      return absl::DataLossError(absl::StrCat(
+          id_path, ": does not hold a worker's id; remove the file to get a new one"));
+    }
+    return id;
+  }
   const std::string id = NewIdValue("worker");
   RETURN_IF_ERROR(WriteFileAtomically(id_path, id));
   return id;
@@ -44,8 +59,12 @@ Supervisor::Supervisor(SupervisorOptions options, BaseCatalog catalog, std::stri
       worker_id_(std::move(worker_id)),
       incarnation_(NewIdValue("run")),
       channel_(MakeChannel(options_.coordinator)) {
-  transfers_ = std::make_unique<Transfers>(worker_id_, options_.data_dir + "/blobs", channel_,
-                                           [this] { return stop_calls_ > 1; });
+  // What an earlier process left is known to nobody: its outboxes went with it.
+  for (const char* name : {"/checkpoints", "/adapters"}) {
+    std::error_code ignored;
+    std::filesystem::remove_all(options_.data_dir + name, ignored);
+  }
+  transfers_ = std::make_unique<Transfers>(worker_id_, options_.data_dir + "/blobs", channel_);
   pool_ = std::make_unique<TaskPool>(2);
   session_ = std::make_unique<Session>(
       channel_, SessionHandler{
@@ -61,10 +80,11 @@ Supervisor::Supervisor(SupervisorOptions options, BaseCatalog catalog, std::stri
 }
 
 Supervisor::~Supervisor() {
-  stop_calls_ += 2;
+  // Threads that may post events end first; none of them waits for the coordinator.
+  transfers_->Stop();
   session_.reset();
-  pool_.reset();
   generations_.clear();
+  pool_.reset();
   groups_.clear();
 }
 
@@ -73,7 +93,9 @@ void Supervisor::Post(std::function<void()> event) {
   events_.push_back(std::move(event));
 }
 
-void Supervisor::Stop() { ++stop_calls_; }
+void Supervisor::Stop() {
+  if (++stop_calls_ > 1) transfers_->Stop();
+}
 
 SupervisorStatus Supervisor::status() const {
   absl::MutexLock lock(&mu_);
@@ -109,11 +131,10 @@ void Supervisor::Run() {
     }
     DropIdleSolo();
     ForgetDone();
+    RemoveJobDirs();
     if (stop_calls_ > 0 && !draining_) {
-      draining_ = true;
       drain_deadline_ = now + options_.drain_timeout;
-      LogInfo("draining: jobs save their state and stop");
-      SteerAll(tundra::v1::PAUSE);
+      BeginDrain();
     }
     PublishReport();
     if (stop_calls_ > 1 || (draining_ && (Drained() || now > drain_deadline_))) return;
@@ -157,7 +178,10 @@ void Supervisor::HandleAssignment(const WorkerAssignment& assignment) {
   for (const std::string& sha256 : assignment.wanted_blobs()) UploadText(sha256);
   for (const auto& ack : assignment.acks()) {
     const auto it = outboxes_.find({ack.job_id(), ack.attempt()});
-    if (it != outboxes_.end()) it->second.Acknowledge(ack);
+    if (it == outboxes_.end()) continue;
+    it->second.Acknowledge(ack);
+    // The job never goes back behind what the coordinator has stored.
+    DropCheckpoints(ack.job_id(), [&](int64_t step) { return step < ack.checkpoint_step(); });
   }
   HandleGenerate(assignment);
 }
@@ -194,6 +218,10 @@ std::unique_ptr<LocalGroup> Supervisor::NewGroup(const GroupAssignment& assignme
 void Supervisor::HandleGroups(const WorkerAssignment& assignment) {
   std::set<std::string> wanted;
   for (const GroupAssignment& group : assignment.groups()) {
+    if (!IsPlainId(group.group_id()) || (group.has_job() && !IsPlainId(group.job().job_id()))) {
+      LogError("an assignment with the id '{}' is refused", group.group_id());
+      continue;
+    }
     wanted.insert(group.group_id());
     const auto it = groups_.find(group.group_id());
     if (it != groups_.end() && it->second->epoch() == group.epoch()) {
@@ -264,7 +292,10 @@ void Supervisor::HandleRank(const std::string& group_id, int64_t epoch, int rank
       if (generation == generations_.end()) return;
       message.mutable_generation()->set_worker_id(worker_id_);
       generation->second.delivery->Add(message.generation());
-      if (IsLast(message.generation())) generation->second.finished = true;
+      if (IsLast(message.generation())) {
+        generation->second.finished = true;
+        RemoveAdapterDir(generation->first);
+      }
       return;
     }
     case FromRank::kJob:
@@ -277,8 +308,25 @@ void Supervisor::HandleRank(const std::string& group_id, int64_t epoch, int rank
   }
 }
 
+void Supervisor::BeginDrain() {
+  draining_ = true;
+  LogInfo("draining: jobs save their state and stop");
+  SteerAll(tundra::v1::PAUSE);
+  for (const auto& [id, job] : jobs_) {
+    if (!job.started) StopBeforeStart(*groups_.at(id), job.assignment);
+  }
+}
+
 bool Supervisor::Drained() const {
-  return std::all_of(outboxes_.begin(), outboxes_.end(),
+  // A job that another worker leads needs the ranks here for its last step; the
+  // coordinator, which knows that this worker drains, takes it from the group.
+  const bool led_elsewhere = std::any_of(jobs_.begin(), jobs_.end(), [&](const auto& item) {
+    const auto group = groups_.find(item.first);
+    return item.second.started && group != groups_.end() && !group->second->leads() &&
+           group->second->ready();
+  });
+  return !led_elsewhere &&
+         std::all_of(outboxes_.begin(), outboxes_.end(),
                      [](const auto& item) { return item.second.done(); });
 }
 
@@ -295,22 +343,51 @@ void Supervisor::SteerAll(tundra::v1::DesiredState desired) {
 }
 
 void Supervisor::ForgetDone() {
-  for (auto it = outboxes_.begin(); it != outboxes_.end();) {
-    if (!it->second.done()) {
+  std::erase_if(outboxes_, [](const auto& item) { return item.second.done(); });
+}
+
+// A job's checkpoints go once it is neither reported nor held by a group here: a
+// rank of its next attempt may be about to read the one it goes on from.
+void Supervisor::RemoveJobDirs() {
+  for (auto it = job_dirs_.begin(); it != job_dirs_.end();) {
+    const bool used =
+        std::any_of(outboxes_.begin(), outboxes_.end(),
+                    [&](const auto& item) { return item.first.first == *it; }) ||
+        std::any_of(groups_.begin(), groups_.end(), [&](const auto& item) {
+          return item.second->assignment().job().job_id() == *it;
+        });
+    if (used) {
       ++it;
       continue;
     }
-    const std::string job_id = it->first.first;
-    it = outboxes_.erase(it);
-    const bool other_attempt = std::any_of(outboxes_.begin(), outboxes_.end(), [&](const auto& o) {
-      return o.first.first == job_id;
-    });
-    if (other_attempt) continue;
-    const std::string dir = options_.data_dir + "/checkpoints/" + job_id;
-    std::erase_if(checkpoint_dirs_, [&](const auto& item) { return item.second.starts_with(dir); });
+    std::erase_if(checkpoints_, [&](const auto& item) { return item.second.job_id == *it; });
     std::error_code ignored;
-    std::filesystem::remove_all(dir, ignored);
+    std::filesystem::remove_all(options_.data_dir + "/checkpoints/" + *it, ignored);
+    it = job_dirs_.erase(it);
   }
+}
+
+void Supervisor::DropCheckpoints(const std::string& job_id,
+                                 const std::function<bool(int64_t step)>& which) {
+  std::erase_if(checkpoints_, [&](const auto& item) {
+    if (item.second.job_id != job_id || !which(item.second.step)) return false;
+    std::error_code ignored;
+    std::filesystem::remove_all(item.second.dir, ignored);
+    return true;
+  });
+}
+
+void Supervisor::PruneBlobs() {
+  std::set<std::string> in_use;
+  for (const auto& [id, job] : jobs_) {
+    in_use.insert(job.assignment.train().sha256());
+    in_use.insert(job.assignment.validation().sha256());
+    in_use.insert(job.assignment.resume().sha256());
+  }
+  for (const auto& [id, generation] : generations_) {
+    for (const auto& file : generation.task.adapter_files()) in_use.insert(file.sha256());
+  }
+  transfers_->Prune(options_.max_blob_bytes, in_use);
 }
 
 }  // namespace tundra::worker

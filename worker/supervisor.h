@@ -11,6 +11,7 @@
 #include <memory>
 #include <set>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "absl/base/thread_annotations.h"
@@ -42,6 +43,8 @@ struct SupervisorOptions {
   absl::Duration drain_timeout = absl::Seconds(30);
   // An idle device keeps a base for prompts so long.
   absl::Duration solo_idle_timeout = absl::Minutes(10);
+  // Fetched blobs that no job uses are kept up to so many bytes in all.
+  int64_t max_blob_bytes = int64_t{16} << 30;
   bool network_gather = false;
 };
 
@@ -76,9 +79,16 @@ class Supervisor {
   // A job of a group on its way into the ranks.
   struct LocalJob {
     tundra::v1::JobAssignment assignment;
+    // Its inputs are on their way.
     bool fetching = false;
     bool started = false;
     tundra::v1::DesiredState sent_desired = tundra::v1::RUN;
+  };
+  // A checkpoint on this node's disk: the job goes on from it without a fetch.
+  struct KeptCheckpoint {
+    std::string job_id;
+    int64_t step = 0;
+    std::string dir;
   };
   struct Generation {
     tundra::v1::GenerateTask task;
@@ -102,7 +112,11 @@ class Supervisor {
   void StartJobOn(LocalGroup& group, LocalJob& job, const StartJob& start);
   void FailJob(LocalGroup& group, const tundra::v1::JobAssignment& job,
                const absl::Status& status);
+  void LeaveJob(LocalGroup& group);
+  void KeepCheckpoint(const AttemptKey& key, const CheckpointSaved& saved, int keep);
   void UploadCheckpoint(const AttemptKey& key, const CheckpointSaved& saved);
+  void DropCheckpoints(const std::string& job_id, const std::function<bool(int64_t step)>& which);
+  void PruneBlobs();
   void UploadText(const std::string& sha256);
   void StartGeneration(Generation& generation);
   void SendGeneration(Generation& generation, const std::string& adapter_dir);
@@ -112,8 +126,12 @@ class Supervisor {
   void DropIdleSolo();
   void DropUnusedShards();
   void ForgetDone();
+  void RemoveJobDirs();
+  void RemoveAdapterDir(const std::string& task_id);
   std::unique_ptr<LocalGroup> NewGroup(const tundra::v1::GroupAssignment& assignment,
                                        const std::string& base_dir);
+  void BeginDrain();
+  void StopBeforeStart(LocalGroup& group, const tundra::v1::JobAssignment& job);
   void SteerAll(tundra::v1::DesiredState desired);
   bool Drained() const;
   void PublishReport();
@@ -130,7 +148,8 @@ class Supervisor {
   std::map<std::string, std::unique_ptr<LocalGroup>> groups_;  // by id
   std::map<std::string, LocalJob> jobs_;                       // by group id
   std::map<AttemptKey, JobOutbox> outboxes_;
-  std::map<std::string, std::string> checkpoint_dirs_;  // by the state's SHA-256
+  std::map<std::string, KeptCheckpoint> checkpoints_;  // by the state's SHA-256
+  std::set<std::string> job_dirs_;  // jobs that may have a folder in checkpoints/
   std::map<std::string, Generation> generations_;       // by task id
   std::map<std::string, absl::Duration> solo_last_use_;  // by group id
   int64_t solo_epoch_ = 0;
@@ -149,6 +168,9 @@ class Supervisor {
   std::unique_ptr<TaskPool> pool_;
   std::unique_ptr<Session> session_;
 };
+
+// Whether an id may be part of a path: 1 to 128 of [0-9A-Za-z_-].
+bool IsPlainId(std::string_view id);
 
 // Reads the worker's id from its data folder, or makes one. Takes the folder's
 // lock. Errors: kFailedPrecondition when another worker uses the folder.

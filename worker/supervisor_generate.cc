@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <filesystem>
 
 #include "common/clock.h"
 #include "common/files.h"
@@ -20,6 +21,10 @@ using tundra::v1::GroupAssignment;
 void Supervisor::HandleGenerate(const tundra::v1::WorkerAssignment& assignment) {
   std::set<std::string> wanted;
   for (const GenerateTask& task : assignment.generate()) {
+    if (!IsPlainId(task.task_id())) {
+      LogError("a prompt with the id '{}' is refused", task.task_id());
+      continue;
+    }
     wanted.insert(task.task_id());
     if (generations_.contains(task.task_id())) continue;
     Generation& generation = generations_[task.task_id()];
@@ -52,6 +57,7 @@ void Supervisor::HandleGenerate(const tundra::v1::WorkerAssignment& assignment) 
         group->second->SendToLeader(message);
       }
     }
+    RemoveAdapterDir(it->first);
     it = generations_.erase(it);
   }
 }
@@ -139,7 +145,11 @@ void Supervisor::StartGeneration(Generation& generation) {
     const absl::Status status = fetch();
     Post([this, id = task.task_id(), dir, status] {
       const auto it = generations_.find(id);
-      if (it == generations_.end()) return;
+      PruneBlobs();
+      if (it == generations_.end() || it->second.finished) {
+        RemoveAdapterDir(id);
+        return;
+      }
       if (status.ok()) {
         SendGeneration(it->second, dir);
       } else {
@@ -160,11 +170,17 @@ void Supervisor::SendGeneration(Generation& generation, const std::string& adapt
   }
 }
 
+void Supervisor::RemoveAdapterDir(const std::string& task_id) {
+  std::error_code ignored;
+  std::filesystem::remove_all(options_.data_dir + "/adapters/" + task_id, ignored);
+}
+
 void Supervisor::FailGeneration(const std::string& task_id, const absl::Status& status) {
   const auto it = generations_.find(task_id);
   if (it == generations_.end() || it->second.finished) return;
   it->second.sent = true;
   it->second.finished = true;
+  RemoveAdapterDir(task_id);
   tundra::v1::GenerationChunk chunk;
   chunk.set_task_id(task_id);
   chunk.set_worker_id(worker_id_);

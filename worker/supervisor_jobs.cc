@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <filesystem>
 
+#include "common/files.h"
 #include "common/logging.h"
 #include "common/status.h"
 #include "worker/supervisor.h"
@@ -19,9 +20,8 @@ tundra::v1::FailureCode FailureCodeOf(const absl::Status& status) {
     case absl::StatusCode::kNotFound:
     case absl::StatusCode::kUnimplemented:
       return tundra::v1::BAD_INPUT;
-    case absl::StatusCode::kResourceExhausted:
-      return tundra::v1::OUT_OF_MEMORY;
     default:
+      // kResourceExhausted too: this is about inputs, so it is the disk that is full.
       return tundra::v1::INTERNAL;
   }
 }
@@ -32,20 +32,27 @@ tundra::v1::FailureCode FailureCodeOf(const absl::Status& status) {
 void Supervisor::HandleJob(LocalGroup& group) {
   if (solo_last_use_.contains(group.id())) return;
   if (!group.assignment().has_job()) {
-    jobs_.erase(group.id());
+    LeaveJob(group);
     return;
   }
   const JobAssignment& wanted = group.assignment().job();
   LocalJob& job = jobs_[group.id()];
   if (job.assignment.job_id() != wanted.job_id() || job.assignment.attempt() != wanted.attempt()) {
-    job = LocalJob{};
-    job.assignment = wanted;
+    LeaveJob(group);
+    LocalJob& fresh = jobs_[group.id()];
+    fresh.assignment = wanted;
+    if (draining_) {
+      StopBeforeStart(group, wanted);
+      return;
+    }
     if (group.leads()) OutboxOf(wanted, group.epoch());
-    job.fetching = true;
+    fresh.fetching = true;
     FetchInputs(group.id(), wanted);
     return;
   }
-  if (!job.started || draining_ || wanted.desired() == job.sent_desired) return;
+  if (!job.started || wanted.desired() == job.sent_desired) return;
+  // While draining the job saves and stops anyway; a wish to cancel comes first.
+  if (draining_ && wanted.desired() != tundra::v1::CANCEL) return;
   job.sent_desired = wanted.desired();
   ToRank message;
   message.mutable_steer()->set_job_id(wanted.job_id());
@@ -54,13 +61,37 @@ void Supervisor::HandleJob(LocalGroup& group) {
   group.SendToAll(message);
 }
 
+// The coordinator wants the group's job there no more: ranks that are still at it
+// stop.
+void Supervisor::LeaveJob(LocalGroup& group) {
+  const auto it = jobs_.find(group.id());
+  if (it == jobs_.end()) return;
+  if (it->second.started) {
+    ToRank message;
+    message.mutable_steer()->set_job_id(it->second.assignment.job_id());
+    message.mutable_steer()->set_attempt(it->second.assignment.attempt());
+    message.mutable_steer()->set_desired(tundra::v1::CANCEL);
+    group.SendToAll(message);
+  }
+  jobs_.erase(it);
+}
+
+// Draining: a job that has not begun has nothing to save.
+void Supervisor::StopBeforeStart(LocalGroup& group, const JobAssignment& job) {
+  if (!group.leads()) return;
+  tundra::v1::JobReport update;
+  update.set_phase(tundra::v1::STOPPED);
+  OutboxOf(job, group.epoch()).Update(update);
+}
+
 void Supervisor::FetchInputs(const std::string& group_id, const JobAssignment& job) {
   std::string resume_path;
   if (job.has_resume()) {
-    const auto it = checkpoint_dirs_.find(job.resume().sha256());
-    if (it != checkpoint_dirs_.end()) resume_path = it->second + "/state.safetensors";
+    const auto it = checkpoints_.find(job.resume().sha256());
+    if (it != checkpoints_.end()) resume_path = it->second.dir + "/state.safetensors";
   }
-  pool_->Add([this, group_id, job, resume_path] {
+  const int64_t epoch = groups_.at(group_id)->epoch();
+  pool_->Add([this, group_id, epoch, job, resume_path] {
     StartJob start;
     *start.mutable_job() = job;
     start.set_resume_path(resume_path);
@@ -71,7 +102,7 @@ void Supervisor::FetchInputs(const std::string& group_id, const JobAssignment& j
       if (job.has_validation()) {
         ASSIGN_OR_RETURN(*start.mutable_validation_path(), transfers_->Fetch(job.validation()));
       }
-      if (job.has_resume() && resume_path.empty()) {
+      if (job.has_resume() && (resume_path.empty() || !FileExists(resume_path))) {
         tundra::v1::BlobRef state;
         state.set_sha256(job.resume().sha256());
         state.set_size_bytes(job.resume().size_bytes());
@@ -81,15 +112,19 @@ void Supervisor::FetchInputs(const std::string& group_id, const JobAssignment& j
       return absl::OkStatus();
     };
     const absl::Status status = fetch();
-    Post([this, group_id, job, start, status] {
+    Post([this, group_id, epoch, job, start, status] {
       const auto group = groups_.find(group_id);
       const auto local = jobs_.find(group_id);
       if (group == groups_.end() || local == jobs_.end()) return;
+      // A fetch for ranks that are gone by now: the new ones have their own.
+      if (group->second->epoch() != epoch || !local->second.fetching) return;
       if (local->second.assignment.job_id() != job.job_id() ||
           local->second.assignment.attempt() != job.attempt()) {
         return;
       }
       local->second.fetching = false;
+      PruneBlobs();
+      if (draining_) return;
       if (status.ok()) {
         StartJobOn(*group->second, local->second, start);
       } else if (!absl::IsCancelled(status)) {
@@ -105,8 +140,8 @@ void Supervisor::StartJobOn(LocalGroup& group, LocalJob& job, const StartJob& st
   group.SendToAll(message);
   job.started = true;
   job.sent_desired = tundra::v1::RUN;
+  job_dirs_.insert(start.job().job_id());
   HandleJob(group);  // It may be wanted to stop by now.
-  if (draining_) SteerAll(tundra::v1::PAUSE);
 }
 
 void Supervisor::FailJob(LocalGroup& group, const JobAssignment& job, const absl::Status& status) {
@@ -141,13 +176,24 @@ void Supervisor::HandleJobMessage(LocalGroup& group, FromRank message) {
       break;
     }
     case FromRank::kCheckpoint:
-      checkpoint_dirs_[message.checkpoint().report().sha256()] = message.checkpoint().dir();
-      outbox.AddCheckpoint(message.checkpoint());
-      UploadCheckpoint(key, message.checkpoint());
+      KeepCheckpoint(key, message.checkpoint(), group.assignment().job().spec().checkpoint().keep());
       break;
     default:
       LogWarning("group {}: a message of no use from a rank", group.id());
   }
+}
+
+// Notes a checkpoint for delivery and for the next attempt. While the coordinator
+// is away, older ones make way as they would there.
+void Supervisor::KeepCheckpoint(const AttemptKey& key, const CheckpointSaved& saved, int keep) {
+  JobOutbox& outbox = outboxes_.at(key);
+  checkpoints_[saved.report().sha256()] = {key.first, saved.report().step(), saved.dir()};
+  outbox.AddCheckpoint(saved);
+  const std::vector<int64_t> replaced = outbox.DropReplaced(std::max(1, keep));
+  DropCheckpoints(key.first, [&](int64_t step) {
+    return std::find(replaced.begin(), replaced.end(), step) != replaced.end();
+  });
+  UploadCheckpoint(key, saved);
 }
 
 void Supervisor::UploadCheckpoint(const AttemptKey& key, const CheckpointSaved& saved) {
@@ -170,8 +216,9 @@ void Supervisor::UploadCheckpoint(const AttemptKey& key, const CheckpointSaved& 
         return;
       }
       if (absl::IsCancelled(status)) return;
-      LogError("checkpoint of step {} of job {}: {}", step, key.first, status.ToString());
-      it->second.SetUploadFailed(step, std::string(status.message()));
+      if (it->second.SetUploadFailed(step, std::string(status.message()))) {
+        LogError("checkpoint of step {} of job {}: {}", step, key.first, status.ToString());
+      }
     });
   });
 }

@@ -1,0 +1,126 @@
+// Which service a command talks to; and the small texts: charts and bars.
+#include "client/address.h"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <cstdlib>
+#include <limits>
+
+#include "client/chart.h"
+#include "client/progress.h"
+#include "common/files.h"
+#include "common/rpc.h"
+#include "common/status_test_util.h"
+
+namespace tundra::client {
+namespace {
+
+using ::testing::_;
+using ::testing::HasSubstr;
+using ::tundra::testing::StatusIs;
+
+class AddressTest : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    ::setenv("TUNDRA_CONFIG", (dir_ / "config.yaml").c_str(), 1);
+    ::setenv("TUNDRA_HOME", dir_.path().c_str(), 1);
+    ::unsetenv("TUNDRA_CONTEXT");
+    ::unsetenv("TUNDRA_ADDRESS");
+  }
+  void TearDown() override {
+    for (const char* name : {"TUNDRA_CONFIG", "TUNDRA_HOME", "TUNDRA_CONTEXT", "TUNDRA_ADDRESS"}) {
+      ::unsetenv(name);
+    }
+  }
+  void Config(const std::string& text) {
+    TUNDRA_ASSERT_OK(WriteFileAtomically(dir_ / "config.yaml", text));
+  }
+  std::string Found(const AddressFlags& flags = {}) {
+    const auto address = FindAddress(flags);
+    return address.ok() ? address->value : std::string(address.status().message());
+  }
+  TempDir dir_;
+};
+
+TEST_F(AddressTest, NearerSourcesWin) {
+  EXPECT_EQ(Found(), "127.0.0.1:7700");
+  TUNDRA_ASSERT_OK(WriteFileAtomically(LocalStatePath(dir_.path()), R"({"address": "127.0.0.1:1"})"));
+  EXPECT_EQ(Found(), "127.0.0.1:1");
+  Config("current_context: a\ncontexts:\n  a: {address: \"127.0.0.1:2\"}\n  b: {address: \"127.0.0.1:4\"}\n");
+  EXPECT_EQ(Found(), "127.0.0.1:2");
+  ::setenv("TUNDRA_ADDRESS", "127.0.0.1:3", 1);
+  EXPECT_EQ(Found(), "127.0.0.1:3");
+  ::setenv("TUNDRA_CONTEXT", "b", 1);
+  EXPECT_EQ(Found(), "127.0.0.1:4");
+  AddressFlags flags;
+  flags.context = "a";
+  EXPECT_EQ(Found(flags), "127.0.0.1:2");
+  flags.address = "127.0.0.1:5";
+  EXPECT_EQ(Found(flags), "127.0.0.1:5");
+}
+
+TEST_F(AddressTest, AServiceThatIsStillStartingOrABrokenNoteIsNoAddress) {
+  for (const char* text : {R"({"address": ""})", R"({"address": 7})", "[]", "{", ""}) {
+    TUNDRA_ASSERT_OK(WriteFileAtomically(LocalStatePath(dir_.path()), text));
+    EXPECT_EQ(Found(), "127.0.0.1:7700") << text;
+  }
+}
+
+TEST_F(AddressTest, BrokenConfigurationIsExplainedAndNeverThrows) {
+  for (const char* text :
+       {"contexts: [", "current_context: a\ncontexts: 3\n", "current_context: a\ncontexts: {a: 3}\n",
+        "current_context: [x]\n", "current_context: a\ncontexts: {b: {address: x}}\n"}) {
+    Config(text);
+    EXPECT_THAT(FindAddress({}), StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("config.yaml")))
+        << text;
+  }
+  EXPECT_THAT(Found(), HasSubstr("there are: b"));
+}
+
+TEST(LoopbackTest, OnlyNumbersAndNamesOfThisHostPass) {
+  for (const char* good : {"127.0.0.1:1", "127.9.9.9:1", "localhost:1", "[::1]:1", "unix:/tmp/x"}) {
+    TUNDRA_EXPECT_OK(CheckLoopback(good, false)) << good;
+  }
+  for (const char* bad : {"127.example.org:1", "127.0.0.1.example.org:1", "0.0.0.0:1", "10.0.0.1:1",
+                          "localhost.example.org:1", ":1", ""}) {
+    EXPECT_THAT(CheckLoopback(bad, false),
+                StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("--insecure")))
+        << bad;
+    TUNDRA_EXPECT_OK(CheckLoopback(bad, true));
+  }
+}
+
+TEST(ChartTest, DrawsFirstAndLastPointsAtTheEdges) {
+  const std::string text = Chart({{'*', "loss", {{0, 4}, {10, 1}}}}, 40, 5);
+  EXPECT_THAT(text, HasSubstr("   4.000 |*"));
+  EXPECT_THAT(text, HasSubstr("   1.000 |                             *\n"));
+  EXPECT_THAT(text, HasSubstr("step 0"));
+  EXPECT_THAT(text, HasSubstr("* loss"));
+}
+
+TEST(ChartTest, AnyFiguresGiveAChartOrNothing) {
+  constexpr double kInf = std::numeric_limits<double>::infinity();
+  EXPECT_EQ(Chart({}, 40, 5), "");
+  EXPECT_EQ(Chart({{'*', "nan", {{1, NAN}, {NAN, 1}, {1, kInf}, {1, -kInf}}}}, 40, 5), "");
+  // One point, flat lines of any size, a span beyond a double, no room.
+  for (const double y : {0.0, 1e20, -1e20, 1e-300, 1e299}) {
+    EXPECT_THAT(Chart({{'*', "flat", {{1, y}, {2, y}}}}, 40, 5), HasSubstr("*"));
+  }
+  EXPECT_THAT(Chart({{'*', "wide", {{1, -1e308}, {2, 1e308}, {3, 1}}}}, 40, 5), HasSubstr("*"));
+  for (const int size : {-5, 0, 1, 2}) {
+    EXPECT_THAT(Chart({{'*', "x", {{1, 1}, {2, 2}}}}, size, size), HasSubstr("*"));
+  }
+}
+
+TEST(BarTest, AnyFractionGivesABarOfItsWidth) {
+  EXPECT_EQ(BarText(0.5, 4), "[##--]");
+  for (const double fraction : {-1.0, 0.0, 2.0, 1e300, static_cast<double>(NAN)}) {
+    EXPECT_EQ(BarText(fraction, 10).size(), 12u) << fraction;
+  }
+  EXPECT_EQ(BarText(NAN, 2), "[--]");
+  EXPECT_EQ(BarText(1e300, 2), "[##]");
+}
+
+}  // namespace
+}  // namespace tundra::client

@@ -1,0 +1,84 @@
+// A service for tests of the client: a real gRPC server on loopback that answers
+// as the test says.
+#pragma once
+
+#include <grpcpp/server.h>
+#include <grpcpp/server_builder.h>
+
+#include <chrono>
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/synchronization/mutex.h"
+#include "client/rpc_calls.h"
+
+namespace tundra::client {
+
+class ScriptedService : public tundra::v1::JobService::Service,
+                        public tundra::v1::ArtifactService::Service,
+                        public tundra::v1::BaseService::Service {
+ public:
+  using WatchWriter = grpc::ServerWriter<tundra::v1::WatchJobResponse>;
+  using FileWriter = grpc::ServerWriter<tundra::v1::DownloadFileResponse>;
+
+  ScriptedService() { Start(); }
+  ~ScriptedService() override { Stop(); }
+
+  int port() const { return port_; }
+  std::string address() const { return "127.0.0.1:" + std::to_string(port_); }
+  ::tundra::client::Service Open() const {
+    AddressFlags flags;
+    flags.address = address();
+    return *::tundra::client::Service::Open(flags);
+  }
+
+  void Start() {
+    grpc::ServerBuilder builder;
+    builder.AddListeningPort(address(), grpc::InsecureServerCredentials(), &port_);
+    builder.RegisterService(static_cast<tundra::v1::JobService::Service*>(this));
+    builder.RegisterService(static_cast<tundra::v1::ArtifactService::Service*>(this));
+    builder.RegisterService(static_cast<tundra::v1::BaseService::Service*>(this));
+    server_ = builder.BuildAndStart();
+  }
+  void Stop() {
+    if (server_ != nullptr) server_->Shutdown(std::chrono::system_clock::now());
+    server_.reset();
+  }
+
+  // The call's number, from 0, tells the script which try it is.
+  std::function<grpc::Status(int call, grpc::ServerContext*, WatchWriter*)> watch;
+  std::function<grpc::Status(int call, int64_t offset, FileWriter*)> download;
+  tundra::v1::Job job;
+  // What the calls asked for.
+  std::vector<int64_t> after_sequences;
+  std::vector<int64_t> offsets;
+
+ private:
+  grpc::Status WatchJob(grpc::ServerContext* context, const tundra::v1::WatchJobRequest* request,
+                        WatchWriter* writer) override {
+    after_sequences.push_back(request->after_sequence());
+    return watch(static_cast<int>(after_sequences.size()) - 1, context, writer);
+  }
+  grpc::Status GetJob(grpc::ServerContext*, const tundra::v1::GetJobRequest*,
+                      tundra::v1::Job* response) override {
+    *response = job;
+    return grpc::Status::OK;
+  }
+  grpc::Status DownloadFile(grpc::ServerContext*, const tundra::v1::DownloadFileRequest* request,
+                            FileWriter* writer) override {
+    offsets.push_back(request->offset());
+    return download(static_cast<int>(offsets.size()) - 1, request->offset(), writer);
+  }
+  grpc::Status ListBases(grpc::ServerContext*, const tundra::v1::ListBasesRequest*,
+                         tundra::v1::ListBasesResponse* response) override {
+    response->add_bases()->set_worker_count(1);
+    return grpc::Status::OK;
+  }
+
+  int port_ = 0;
+  std::unique_ptr<grpc::Server> server_;
+};
+
+}  // namespace tundra::client
