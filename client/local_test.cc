@@ -53,7 +53,7 @@ class LocalTest : public ::testing::Test {
   int Local(const std::string& arguments) {
     CLI::App app;
     CommonFlags common;
-    Run run;
+    client::Run run;
     AddLocal(app, common, &run);
     app.parse("local " + arguments + " --data-dir " + dir_.path());
     return run();
