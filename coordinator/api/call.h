@@ -1,0 +1,61 @@
+// How a unary handler runs: off gRPC's threads, on a bounded executor, observed.
+// Only the files of services include this: it pulls in gRPC.
+#pragma once
+
+#include <grpcpp/grpcpp.h>
+
+#include <type_traits>
+
+#include "absl/status/statusor.h"
+#include "coordinator/api/context.h"
+#include "coordinator/api/errors.h"
+
+namespace tundra::coordinator {
+
+// Times one call.
+class CallTimer {
+ public:
+  CallTimer(const Context* context, std::string_view method)
+      : context_(context), method_(method), start_(context->clock->Monotonic()) {}
+  void Done(const grpc::Status& status) const {
+    if (context_->observer == nullptr) return;
+    context_->observer->OnRpc(method_, status.error_code(),
+                              context_->clock->Monotonic() - start_);
+  }
+
+ private:
+  const Context* context_;
+  std::string_view method_;
+  absl::Duration start_;
+};
+
+inline absl::Status Busy() {
+  return absl::UnavailableError("the coordinator is busy or stops; try again in a moment");
+}
+
+// fn() returns absl::StatusOr<Response>, or absl::Status for an empty response.
+// The request and *response live until the call is finished.
+template <typename Response, typename Fn>
+grpc::ServerUnaryReactor* RunUnary(const Context* context, std::string_view method,
+                                   grpc::CallbackServerContext* call, Response* response, Fn fn) {
+  grpc::ServerUnaryReactor* const reactor = call->DefaultReactor();
+  const CallTimer timer(context, method);
+  const auto finish = [reactor, timer](const absl::Status& status) {
+    const grpc::Status out = ToGrpc(status);
+    timer.Done(out);
+    reactor->Finish(out);
+  };
+  const bool queued = context->executor->TryRun([finish, response, fn]() mutable {
+    auto result = fn();
+    if constexpr (std::is_same_v<decltype(result), absl::Status>) {
+      finish(result);
+    } else {
+      if (result.ok()) *response = *std::move(result);
+      finish(result.status());
+    }
+  });
+  if (!queued) finish(Busy());
+  return reactor;
+}
+
+}  // namespace tundra::coordinator

@@ -1,0 +1,219 @@
+#include "coordinator/api/catalog.h"
+
+#include <cmath>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "common/status.h"
+#include "coordinator/api/errors.h"
+#include "coordinator/blobs/garbage.h"
+
+namespace tundra::coordinator {
+namespace {
+
+constexpr size_t kMaxPromptBytes = size_t{1} << 20;
+
+absl::Status CheckGenerate(const v1::GenerateRequest& r) {
+  Violations v;
+  v.Require(!r.base().empty(), "base", "is required");
+  const std::string& prompt = r.has_raw_prompt() ? r.raw_prompt() : r.prompt();
+  v.Require(!prompt.empty(), "prompt", "is required, or raw_prompt");
+  v.Require(prompt.size() <= kMaxPromptBytes, "prompt", "at most 1 MiB");
+  v.Require(!r.has_max_tokens() || (r.max_tokens() >= 1 && r.max_tokens() <= 8192), "max_tokens",
+            "must be 1 to 8192");
+  v.Require(!r.has_temperature() || (r.temperature() >= 0 && r.temperature() <= 10),
+            "temperature", "must be 0 to 10");
+  v.Require(!r.has_top_p() || (r.top_p() > 0 && r.top_p() <= 1), "top_p",
+            "must be above 0 and at most 1");
+  return v.ToStatus();
+}
+
+}  // namespace
+
+absl::StatusOr<BaseRecord> ResolveBase(ReadTxn& txn, const std::string& name) {
+  const std::string id = name.rfind("bases/", 0) == 0 ? name.substr(6) : name;
+  ASSIGN_OR_RETURN(const std::vector<BaseRecord> bases, txn.ListBases());
+  std::vector<const BaseRecord*> matches;
+  std::vector<std::string> names;
+  for (const BaseRecord& base : bases) {
+    if (base.hash.value == id) return base;
+    if (base.info.base().display_name() == id) matches.push_back(&base);
+    names.push_back(base.info.base().display_name());
+  }
+  if (matches.size() == 1) return *matches[0];
+  if (matches.empty()) {
+    return absl::FailedPreconditionError(
+        names.empty() ? absl::StrCat("no base \"", id, "\": no worker has brought a base yet; "
+                                     "start a worker with a base folder")
+                      : absl::StrCat("no base \"", id, "\"; there are: ",
+                                     absl::StrJoin(names, ", ")));
+  }
+  names.clear();
+  for (const BaseRecord* const base : matches) names.push_back("bases/" + base->hash.value);
+  return absl::FailedPreconditionError(absl::StrCat(
+      "several bases are named \"", id, "\"; say which: ", absl::StrJoin(names, ", ")));
+}
+
+absl::StatusOr<v1::ListBasesResponse> Catalog::ListBases(const v1::ListBasesRequest& request) {
+  ASSIGN_OR_RETURN(const int32_t size, CheckPageSize(request.page_size(), 50, 1000));
+  ASSIGN_OR_RETURN(const int64_t start, ParsePageToken(request.page_token(), "bases", "", 0));
+  v1::ListBasesResponse response;
+  RETURN_IF_ERROR(context_->store->Read([&](ReadTxn& txn) -> absl::Status {
+    ASSIGN_OR_RETURN(const std::vector<BaseRecord> bases, txn.ListBases());
+    for (size_t i = static_cast<size_t>(start); i < bases.size(); ++i) {
+      if (response.bases_size() == size) {
+        response.set_next_page_token(MakePageToken("bases", "", static_cast<int64_t>(i)));
+        break;
+      }
+      v1::Base* const base = response.add_bases();
+      *base = bases[i].info.base();
+      base->set_worker_count(context_->fleet->CountHolders(bases[i].hash));
+    }
+    return absl::OkStatus();
+  }));
+  return response;
+}
+
+absl::StatusOr<v1::Base> Catalog::GetBase(const v1::GetBaseRequest& request) {
+  ASSIGN_OR_RETURN(const std::string id, ParseName(request.name(), "bases", "name"));
+  v1::Base base;
+  RETURN_IF_ERROR(context_->store->Read([&](ReadTxn& txn) -> absl::Status {
+    const absl::StatusOr<BaseRecord> record = ResolveBase(txn, id);
+    if (absl::IsFailedPrecondition(record.status())) {
+      return absl::NotFoundError(record.status().message());
+    }
+    RETURN_IF_ERROR(record.status());
+    base = record->info.base();
+    base.set_worker_count(context_->fleet->CountHolders(record->hash));
+    return absl::OkStatus();
+  }));
+  return base;
+}
+
+absl::StatusOr<v1::ListCheckpointsResponse> Catalog::ListCheckpoints(
+    const v1::ListCheckpointsRequest& request) {
+  ASSIGN_OR_RETURN(const std::string id, ParseName(request.parent(), "jobs", "parent"));
+  ASSIGN_OR_RETURN(const int32_t size, CheckPageSize(request.page_size(), 50, 1000));
+  ASSIGN_OR_RETURN(const int64_t before, ParsePageToken(request.page_token(), "checkpoints",
+                                                        request.parent(), INT64_MAX));
+  v1::ListCheckpointsResponse response;
+  RETURN_IF_ERROR(context_->store->Read([&](ReadTxn& txn) -> absl::Status {
+    ASSIGN_OR_RETURN(const JobRecord job, txn.GetJob({id}));
+    ASSIGN_OR_RETURN(const std::vector<CheckpointRecord> list,
+                     txn.ListCheckpoints(job, before, size + 1));
+    for (const CheckpointRecord& record : list) {
+      if (response.checkpoints_size() == size) {
+        response.set_next_page_token(
+            MakePageToken("checkpoints", request.parent(), record.checkpoint.step() + 1));
+        break;
+      }
+      *response.add_checkpoints() = record.checkpoint;
+    }
+    return absl::OkStatus();
+  }));
+  return response;
+}
+
+absl::StatusOr<v1::ListAdaptersResponse> Catalog::ListAdapters(
+    const v1::ListAdaptersRequest& request) {
+  ASSIGN_OR_RETURN(const int32_t size, CheckPageSize(request.page_size(), 50, 1000));
+  JobQuery query;
+  query.limit = size + 1;
+  query.terms.push_back({JobFilterTerm::Field::kState, "", "SUCCEEDED", false});
+  ASSIGN_OR_RETURN(query.before_key,
+                   ParsePageToken(request.page_token(), "adapters", "", INT64_MAX));
+  v1::ListAdaptersResponse response;
+  RETURN_IF_ERROR(context_->store->Read([&](ReadTxn& txn) -> absl::Status {
+    ASSIGN_OR_RETURN(const std::vector<JobRecord> jobs, txn.ListJobs(query));
+    for (const JobRecord& job : jobs) {
+      if (response.adapters_size() == size) {
+        response.set_next_page_token(MakePageToken("adapters", "", job.key + 1));
+        break;
+      }
+      *response.add_adapters() = job.job.adapter();
+    }
+    return absl::OkStatus();
+  }));
+  return response;
+}
+
+absl::StatusOr<v1::Adapter> Catalog::FindAdapter(const std::string& name) {
+  ASSIGN_OR_RETURN(const AdapterName parsed, ParseAdapterName(name, "name"));
+  v1::Adapter adapter;
+  RETURN_IF_ERROR(context_->store->Read([&](ReadTxn& txn) -> absl::Status {
+    if (!parsed.upload.empty()) {
+      ASSIGN_OR_RETURN(const UploadRecord upload, txn.GetUpload(parsed.upload));
+      adapter = upload.adapter;
+      return absl::OkStatus();
+    }
+    ASSIGN_OR_RETURN(const JobRecord job, txn.GetJob({parsed.job}));
+    if (parsed.step >= 0) {
+      ASSIGN_OR_RETURN(const CheckpointRecord checkpoint, txn.GetCheckpoint(job, parsed.step));
+      adapter = checkpoint.checkpoint.adapter();
+      return absl::OkStatus();
+    }
+    if (!job.job.has_adapter()) {
+      return absl::NotFoundError(absl::StrCat("jobs/", parsed.job, " is ",
+                                              v1::JobState_Name(job.job.state()),
+                                              ": it has no final adapter"));
+    }
+    adapter = job.job.adapter();
+    return absl::OkStatus();
+  }));
+  return adapter;
+}
+
+absl::StatusOr<BlobId> Catalog::FindFile(const v1::DownloadFileRequest& request) {
+  ASSIGN_OR_RETURN(const v1::Adapter adapter, FindAdapter(request.name()));
+  std::vector<std::string> names;
+  for (const v1::AdapterFile& file : adapter.files()) {
+    names.push_back(file.filename());
+    if (file.filename() != request.filename()) continue;
+    if (request.offset() < 0 || request.offset() > file.size_bytes()) {
+      return absl::OutOfRangeError(absl::StrCat(request.filename(), " has ", file.size_bytes(),
+                                                " bytes: there is no offset ", request.offset()));
+    }
+    return BlobId{file.sha256()};
+  }
+  return absl::NotFoundError(absl::StrCat(request.name(), " has no file \"", request.filename(),
+                                          "\"; it has ", absl::StrJoin(names, ", ")));
+}
+
+absl::StatusOr<v1::GenerateTask> Catalog::MakeTask(const v1::GenerateRequest& request) {
+  RETURN_IF_ERROR(CheckGenerate(request));
+  v1::GenerateTask task;
+  RETURN_IF_ERROR(context_->store->Read([&](ReadTxn& txn) -> absl::Status {
+    ASSIGN_OR_RETURN(const BaseRecord base, ResolveBase(txn, request.base()));
+    task.set_base_hash(base.hash.value);
+    return absl::OkStatus();
+  }));
+  if (!request.adapter().empty()) {
+    ASSIGN_OR_RETURN(const v1::Adapter adapter, FindAdapter(request.adapter()));
+    *task.mutable_adapter_files() = adapter.files();
+  }
+  task.set_task_id(NewIdValue("task"));
+  task.set_templated(!request.has_raw_prompt());
+  task.set_prompt(request.has_raw_prompt() ? request.raw_prompt() : request.prompt());
+  task.set_max_tokens(request.has_max_tokens() ? request.max_tokens() : 64);
+  task.set_temperature(request.temperature());
+  task.set_top_p(request.has_top_p() ? request.top_p() : 1);
+  task.set_seed(request.seed());
+  return task;
+}
+
+absl::StatusOr<std::string> Catalog::KeepUpload(const v1::Adapter& adapter) {
+  UploadRecord upload;
+  upload.id = NewIdValue("upload");
+  upload.adapter = adapter;
+  upload.adapter.set_name("uploads/" + upload.id);
+  upload.create_time = context_->clock->Now();
+  RETURN_IF_ERROR(context_->store->Write([&](Txn& txn) -> absl::Status {
+    for (const v1::AdapterFile& file : adapter.files()) {
+      RETURN_IF_ERROR(RecordBlob(txn, *context_->blobs, {file.sha256()}, upload.create_time));
+    }
+    return txn.PutUpload(upload);
+  }));
+  return upload.adapter.name();
+}
+
+}  // namespace tundra::coordinator

@@ -1,0 +1,48 @@
+#include "coordinator/api/errors.h"
+
+#include "absl/strings/cord.h"
+#include "absl/strings/str_cat.h"
+#include "google/rpc/status.pb.h"
+
+namespace tundra::coordinator {
+namespace {
+
+constexpr char kBadRequestUrl[] = "type.googleapis.com/google.rpc.BadRequest";
+
+}  // namespace
+
+void Violations::Add(std::string_view field, std::string_view description) {
+  list_.emplace_back(field, description);
+}
+
+absl::Status Violations::ToStatus() const {
+  if (list_.empty()) return absl::OkStatus();
+  google::rpc::BadRequest bad;
+  std::string message;
+  for (const auto& [field, description] : list_) {
+    auto* const violation = bad.add_field_violations();
+    violation->set_field(field);
+    violation->set_description(description);
+    absl::StrAppend(&message, message.empty() ? "" : "; ", field, ": ", description);
+  }
+  absl::Status status = absl::InvalidArgumentError(message);
+  status.SetPayload(kBadRequestUrl, absl::Cord(bad.SerializeAsString()));
+  return status;
+}
+
+grpc::Status ToGrpc(const absl::Status& status) {
+  if (status.ok()) return grpc::Status::OK;
+  google::rpc::Status details;
+  details.set_code(static_cast<int>(status.code()));
+  details.set_message(std::string(status.message()));
+  status.ForEachPayload([&](absl::string_view url, const absl::Cord& payload) {
+    google::protobuf::Any* const any = details.add_details();
+    any->set_type_url(std::string(url));
+    any->set_value(std::string(payload));
+  });
+  return grpc::Status(static_cast<grpc::StatusCode>(status.code()),
+                      std::string(status.message()),
+                      details.details().empty() ? "" : details.SerializeAsString());
+}
+
+}  // namespace tundra::coordinator

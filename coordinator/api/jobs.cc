@@ -1,0 +1,354 @@
+#include "coordinator/api/jobs.h"
+
+#include "absl/strings/str_cat.h"
+#include "common/status.h"
+#include "coordinator/api/catalog.h"
+#include "coordinator/api/errors.h"
+#include "coordinator/api/filter.h"
+#include "coordinator/api/job_validation.h"
+#include "coordinator/api/names.h"
+#include "coordinator/api/requests.h"
+#include "coordinator/store/job_state.h"
+
+namespace tundra::coordinator {
+namespace {
+
+constexpr char kCreateMethod[] = "CreateJob";
+constexpr int64_t kMostSteps = 100'000'000;
+constexpr int kFindingsInMessage = 5;
+constexpr size_t kMostPageBytes = size_t{3} << 20;
+
+// A data set named in a spec; what is wrong goes to `violations`.
+absl::Status FindDataset(ReadTxn& txn, const std::string& name, std::string_view field,
+                         Violations& violations, DatasetRecord& record) {
+  const absl::StatusOr<std::string> id = ParseName(name, "datasets", field);
+  if (!id.ok()) {
+    violations.Add(field, "must have the form datasets/ID");
+    return absl::OkStatus();
+  }
+  absl::StatusOr<DatasetRecord> found = txn.GetDataset({*id});
+  if (absl::IsNotFound(found.status())) {
+    violations.Add(field, std::string(found.status().message()));
+    return absl::OkStatus();
+  }
+  RETURN_IF_ERROR(found.status());
+  record = *std::move(found);
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+v1::Job Jobs::Present(const JobRecord& record) {
+  v1::Job job = record.job;
+  job.set_etag(absl::StrCat(record.key, "-", record.version));
+  job.clear_waiting();
+  if (job.state() == v1::QUEUED) {
+    const std::optional<v1::Waiting> waiting = context_->controller->WaitingOf(record.id);
+    if (waiting.has_value()) *job.mutable_waiting() = *waiting;
+  }
+  return job;
+}
+
+absl::StatusOr<std::optional<v1::Job>> Jobs::FindRepeated(const v1::CreateJobRequest& request,
+                                                          const std::string& hash) {
+  std::optional<v1::Job> job;
+  RETURN_IF_ERROR(context_->store->Read([&](ReadTxn& txn) -> absl::Status {
+    ASSIGN_OR_RETURN(const std::string made, FindRequest(txn, kCreateMethod, request.request_id(),
+                                                         hash, context_->clock->Now()));
+    if (made.empty()) return absl::OkStatus();
+    ASSIGN_OR_RETURN(const JobRecord record, txn.GetJob({made}));
+    job = Present(record);
+    return absl::OkStatus();
+  }));
+  return job;
+}
+
+// Everything that can be wrong with the request itself, at once.
+absl::StatusOr<Jobs::Inputs> Jobs::CheckInputs(const v1::CreateJobRequest& request) {
+  Violations violations;
+  const v1::JobSpec& spec = request.job().spec();
+  violations.Require(request.request_id().size() <= 128, "request_id", "at most 128 characters");
+  CheckJob(request.job(), violations);
+  Inputs inputs;
+  RETURN_IF_ERROR(context_->store->Read([&](ReadTxn& txn) -> absl::Status {
+    if (!spec.base().empty()) {
+      absl::StatusOr<BaseRecord> base = ResolveBase(txn, spec.base());
+      if (base.ok()) {
+        inputs.base = *std::move(base);
+        CheckAgainstBase(spec, inputs.base.info.base(), violations);
+      } else if (absl::IsFailedPrecondition(base.status())) {
+        violations.Add("job.spec.base", std::string(base.status().message()));
+      } else {
+        return base.status();
+      }
+    }
+    if (!spec.dataset().train().empty()) {
+      RETURN_IF_ERROR(FindDataset(txn, spec.dataset().train(), "job.spec.dataset.train",
+                                  violations, inputs.train));
+    }
+    if (!spec.dataset().validation().empty()) {
+      inputs.validation.emplace();
+      RETURN_IF_ERROR(FindDataset(txn, spec.dataset().validation(),
+                                  "job.spec.dataset.validation", violations, *inputs.validation));
+    }
+    return absl::OkStatus();
+  }));
+  RETURN_IF_ERROR(violations.ToStatus());
+  return inputs;
+}
+
+// Rows of the data set, which must be good. Needs the spec's defaults.
+absl::StatusOr<int64_t> Jobs::RequireValid(const DatasetRecord& dataset, const BaseRecord& base,
+                                           const v1::JobSpec& spec) {
+  ValidationOptions options;
+  options.max_seq_length = spec.training().max_seq_length();
+  options.truncate = spec.training().truncate();
+  options.loss_on = spec.training().loss_on();
+  ASSIGN_OR_RETURN(const v1::ValidationReport report, datasets_.Report(dataset, base, options));
+  if (report.valid()) return report.rows();
+  std::string message = absl::StrCat(dataset.dataset.display_name(), " (", dataset.dataset.name(),
+                                     ") cannot be trained on: ", report.error_count(),
+                                     report.error_count() == 1 ? " error" : " errors");
+  for (int i = 0; i < report.errors_size() && i < kFindingsInMessage; ++i) {
+    const v1::Finding& finding = report.errors(i);
+    absl::StrAppend(&message, "\n  ");
+    if (finding.line() > 0) absl::StrAppend(&message, "line ", finding.line(), ": ");
+    absl::StrAppend(&message, finding.message());
+  }
+  return absl::FailedPreconditionError(message);
+}
+
+absl::StatusOr<v1::Job> Jobs::Create(const v1::CreateJobRequest& request) {
+  const std::string hash = HashRequest(request);
+  if (!request.validate_only()) {
+    ASSIGN_OR_RETURN(const std::optional<v1::Job> repeated, FindRepeated(request, hash));
+    if (repeated.has_value()) return *repeated;
+  }
+  ASSIGN_OR_RETURN(const Inputs inputs, CheckInputs(request));
+  v1::Job job;
+  job.set_display_name(request.job().display_name());
+  *job.mutable_spec() = request.job().spec();
+  *job.mutable_labels() = request.job().labels();
+  job.set_state(v1::QUEUED);
+  job.set_desired_state(v1::RUN);
+  job.set_base_hash(inputs.base.hash.value);
+  v1::JobSpec& spec = *job.mutable_spec();
+  spec.set_base(inputs.base.info.base().display_name());
+  FillDefaults(inputs.base.info.base(), spec);
+  ASSIGN_OR_RETURN(const int64_t rows, RequireValid(inputs.train, inputs.base, spec));
+  if (inputs.validation.has_value()) {
+    RETURN_IF_ERROR(RequireValid(*inputs.validation, inputs.base, spec).status());
+  }
+  job.set_total_steps(TotalSteps(spec, rows));
+  if (job.total_steps() > kMostSteps) {
+    Violations violations;
+    violations.Add("job.spec.training.epochs",
+                   absl::StrCat("makes ", job.total_steps(), " steps; at most 100,000,000"));
+    return violations.ToStatus();
+  }
+  if (request.validate_only()) return job;
+  return Insert(request, hash, std::move(job));
+}
+
+absl::StatusOr<v1::Job> Jobs::Insert(const v1::CreateJobRequest& request, const std::string& hash,
+                                     v1::Job job) {
+  const absl::Time now = context_->clock->Now();
+  JobRecord made;
+  RETURN_IF_ERROR(context_->store->Write([&](Txn& txn) -> absl::Status {
+    ASSIGN_OR_RETURN(const std::string earlier,
+                     FindRequest(txn, kCreateMethod, request.request_id(), hash, now));
+    if (!earlier.empty()) {
+      ASSIGN_OR_RETURN(made, txn.GetJob({earlier}));
+      return absl::OkStatus();
+    }
+    // They may have been deleted since they were looked at.
+    for (const std::string& name :
+         {job.spec().dataset().train(), job.spec().dataset().validation()}) {
+      if (!name.empty()) RETURN_IF_ERROR(txn.GetDataset({name.substr(9)}).status());
+    }
+    JobRecord record;
+    record.id.value = NewIdValue("job");
+    record.job = job;
+    record.job.set_name("jobs/" + record.id.value);
+    *record.job.mutable_create_time() = ToProto(now);
+    JobDraft draft(std::move(record), now);
+    draft.AddEvent("Accepted");
+    RETURN_IF_ERROR(txn.InsertJob(draft));
+    made = draft.record();
+    if (request.request_id().empty()) return absl::OkStatus();
+    return txn.PutRequest({kCreateMethod, request.request_id(), hash, made.id.value, now});
+  }));
+  context_->controller->Kick();
+  return Present(made);
+}
+
+absl::StatusOr<v1::Job> Jobs::Get(const v1::GetJobRequest& request) {
+  ASSIGN_OR_RETURN(const std::string id, ParseName(request.name(), "jobs", "name"));
+  JobRecord record;
+  RETURN_IF_ERROR(context_->store->Read([&](ReadTxn& txn) -> absl::Status {
+    ASSIGN_OR_RETURN(record, txn.GetJob({id}));
+    return absl::OkStatus();
+  }));
+  return Present(record);
+}
+
+absl::StatusOr<v1::ListJobsResponse> Jobs::List(const v1::ListJobsRequest& request) {
+  JobQuery query;
+  ASSIGN_OR_RETURN(const int32_t size, CheckPageSize(request.page_size(), 50, 1000));
+  ASSIGN_OR_RETURN(query.terms, ParseJobFilter(request.filter()));
+  ASSIGN_OR_RETURN(query.before_key,
+                   ParsePageToken(request.page_token(), "jobs", request.filter(), INT64_MAX));
+  query.limit = size + 1;
+  std::vector<JobRecord> records;
+  RETURN_IF_ERROR(context_->store->Read([&](ReadTxn& txn) -> absl::Status {
+    ASSIGN_OR_RETURN(records, txn.ListJobs(query));
+    return absl::OkStatus();
+  }));
+  v1::ListJobsResponse response;
+  size_t bytes = 0;
+  for (const JobRecord& record : records) {
+    // Jobs with long samples make shorter pages: a message has its limit.
+    bytes += record.job.ByteSizeLong();
+    if (response.jobs_size() == size || (bytes > kMostPageBytes && response.jobs_size() > 0)) {
+      response.set_next_page_token(MakePageToken("jobs", request.filter(), record.key + 1));
+      break;
+    }
+    *response.add_jobs() = Present(record);
+  }
+  return response;
+}
+
+absl::StatusOr<v1::Job> Jobs::SetDesired(const std::string& name, v1::DesiredState desired,
+                                         std::string_view event) {
+  ASSIGN_OR_RETURN(const std::string id, ParseName(name, "jobs", "name"));
+  JobRecord changed;
+  RETURN_IF_ERROR(context_->store->Write([&](Txn& txn) -> absl::Status {
+    ASSIGN_OR_RETURN(JobRecord record, txn.GetJob({id}));
+    if (desired == v1::CANCEL && record.job.state() == v1::CANCELLED) {
+      changed = std::move(record);
+      return absl::OkStatus();
+    }
+    if (IsTerminal(record.job.state())) {
+      return absl::FailedPreconditionError(
+          absl::StrCat("jobs/", id, " has ended: it is ", StateName(record.job.state())));
+    }
+    if (desired != v1::CANCEL && record.job.desired_state() == v1::CANCEL) {
+      return absl::FailedPreconditionError(absl::StrCat("jobs/", id, " is being cancelled"));
+    }
+    JobDraft draft(std::move(record), context_->clock->Now());
+    if (draft.job().desired_state() != desired) {
+      draft.job().set_desired_state(desired);
+      draft.AddEvent(event);
+      RETURN_IF_ERROR(txn.SaveJob(draft));
+    }
+    changed = draft.record();
+    return absl::OkStatus();
+  }));
+  context_->hub->Notify({id});
+  context_->controller->Kick();
+  return Present(changed);
+}
+
+absl::StatusOr<v1::Job> Jobs::Cancel(const v1::CancelJobRequest& request) {
+  return SetDesired(request.name(), v1::CANCEL, "Asked to cancel");
+}
+
+absl::StatusOr<v1::Job> Jobs::Pause(const v1::PauseJobRequest& request) {
+  return SetDesired(request.name(), v1::PAUSE, "Asked to pause");
+}
+
+absl::StatusOr<v1::Job> Jobs::Resume(const v1::ResumeJobRequest& request) {
+  return SetDesired(request.name(), v1::RUN, "Asked to go on");
+}
+
+absl::Status Jobs::Delete(const v1::DeleteJobRequest& request) {
+  ASSIGN_OR_RETURN(const std::string id, ParseName(request.name(), "jobs", "name"));
+  RETURN_IF_ERROR(context_->store->Write([&](Txn& txn) -> absl::Status {
+    ASSIGN_OR_RETURN(const JobRecord record, txn.GetJob({id}));
+    if (!IsTerminal(record.job.state())) {
+      return absl::FailedPreconditionError(absl::StrCat("jobs/", id, " is ",
+                                                        StateName(record.job.state()),
+                                                        ": cancel it first"));
+    }
+    return txn.DeleteJob(record);
+  }));
+  context_->hub->Notify({id});
+  return absl::OkStatus();
+}
+
+absl::StatusOr<v1::ListMetricsResponse> Jobs::ListMetrics(const v1::ListMetricsRequest& request) {
+  ASSIGN_OR_RETURN(const std::string id, ParseName(request.parent(), "jobs", "parent"));
+  ASSIGN_OR_RETURN(const int32_t size, CheckPageSize(request.page_size(), 1000, 10'000));
+  ASSIGN_OR_RETURN(const int64_t after,
+                   ParsePageToken(request.page_token(), "metrics", request.parent(), 0));
+  v1::ListMetricsResponse response;
+  RETURN_IF_ERROR(context_->store->Read([&](ReadTxn& txn) -> absl::Status {
+    ASSIGN_OR_RETURN(const JobRecord record, txn.GetJob({id}));
+    ASSIGN_OR_RETURN(std::vector<TimelineItem> items,
+                     txn.ReadTimeline(record, after, TimelineKind::kMetrics, size + 1));
+    for (TimelineItem& item : items) {
+      if (response.metrics_size() == size) {
+        response.set_next_page_token(MakePageToken(
+            "metrics", request.parent(), response.metrics(size - 1).sequence()));
+        break;
+      }
+      *response.add_metrics() = std::get<v1::StepMetrics>(std::move(item));
+    }
+    return absl::OkStatus();
+  }));
+  return response;
+}
+
+absl::StatusOr<v1::ListEventsResponse> Jobs::ListEvents(const v1::ListEventsRequest& request) {
+  ASSIGN_OR_RETURN(const std::string id, ParseName(request.parent(), "jobs", "parent"));
+  ASSIGN_OR_RETURN(const int32_t size, CheckPageSize(request.page_size(), 1000, 10'000));
+  ASSIGN_OR_RETURN(const int64_t after,
+                   ParsePageToken(request.page_token(), "events", request.parent(), 0));
+  v1::ListEventsResponse response;
+  RETURN_IF_ERROR(context_->store->Read([&](ReadTxn& txn) -> absl::Status {
+    ASSIGN_OR_RETURN(const JobRecord record, txn.GetJob({id}));
+    ASSIGN_OR_RETURN(std::vector<TimelineItem> items,
+                     txn.ReadTimeline(record, after, TimelineKind::kEvents, size + 1));
+    for (TimelineItem& item : items) {
+      if (response.events_size() == size) {
+        response.set_next_page_token(
+            MakePageToken("events", request.parent(), response.events(size - 1).sequence()));
+        break;
+      }
+      *response.add_events() = std::get<v1::JobEvent>(std::move(item));
+    }
+    return absl::OkStatus();
+  }));
+  return response;
+}
+
+absl::StatusOr<Jobs::WatchPart> Jobs::Watch(const JobId& id, int64_t after_sequence, bool first,
+                                            int32_t limit) {
+  WatchPart part;
+  part.last_sequence = after_sequence;
+  RETURN_IF_ERROR(context_->store->Read([&](ReadTxn& txn) -> absl::Status {
+    ASSIGN_OR_RETURN(const JobRecord record, txn.GetJob(id));
+    ASSIGN_OR_RETURN(std::vector<TimelineItem> items,
+                     txn.ReadTimeline(record, after_sequence, TimelineKind::kAll, limit));
+    const v1::Job job = Present(record);
+    for (TimelineItem& item : items) {
+      v1::WatchJobResponse& message = part.messages.emplace_back();
+      const bool is_event = std::holds_alternative<v1::JobEvent>(item);
+      if (first || is_event) *message.mutable_job() = job;
+      first = false;
+      if (is_event) {
+        *message.mutable_event() = std::get<v1::JobEvent>(std::move(item));
+        part.last_sequence = message.event().sequence();
+      } else {
+        *message.mutable_metrics() = std::get<v1::StepMetrics>(std::move(item));
+        part.last_sequence = message.metrics().sequence();
+      }
+    }
+    part.more = part.last_sequence < record.last_sequence;
+    part.ended = !part.more && IsTerminal(record.job.state());
+    return absl::OkStatus();
+  }));
+  return part;
+}
+
+}  // namespace tundra::coordinator

@@ -1,0 +1,27 @@
+// The gRPC server: all services, health and reflection on one port.
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "absl/status/statusor.h"
+#include "coordinator/api/context.h"
+
+namespace tundra::coordinator {
+
+class ApiServer {
+ public:
+  virtual ~ApiServer() = default;
+  // The port it listens on.
+  virtual int port() const = 0;
+  // Ends all calls: streams at once, others within `grace`. Idempotent.
+  virtual void Stop(absl::Duration grace) = 0;
+};
+
+// Listens on HOST:PORT; port 0 takes any. `context` outlives the server.
+// Errors: kAlreadyExists when the port is taken, kInvalidArgument for an address
+// that cannot be used.
+absl::StatusOr<std::unique_ptr<ApiServer>> StartApiServer(const std::string& address,
+                                                          const Context* context);
+
+}  // namespace tundra::coordinator

@@ -1,0 +1,323 @@
+// WorkerService over gRPC: sessions, blobs and generated text of workers.
+#include <optional>
+
+#include "absl/strings/str_cat.h"
+#include "common/logging.h"
+#include "common/status.h"
+#include "coordinator/api/call.h"
+#include "coordinator/api/services.h"
+#include "coordinator/api/streams.h"
+#include "tundra/v1/worker.grpc.pb.h"
+
+namespace tundra::coordinator {
+namespace {
+
+using Call = grpc::CallbackServerContext;
+
+// A session. Both directions keep only the latest state: a report that comes
+// while one is worked on replaces one that waits, an assignment likewise.
+class SessionReactor : public grpc::ServerBidiReactor<v1::WorkerReport, v1::WorkerAssignment>,
+                       public SessionLink,
+                       public std::enable_shared_from_this<SessionReactor> {
+ public:
+  explicit SessionReactor(const Context* context)
+      : context_(context), timer_(context, "Session") {}
+
+  grpc::ServerBidiReactor<v1::WorkerReport, v1::WorkerAssignment>* Begin() {
+    self_ = shared_from_this();
+    StartRead(&incoming_);
+    return this;
+  }
+
+  void OnReadDone(bool ok) override {
+    absl::MutexLock lock(&mu_);
+    if (!ok) {
+      FinishOnce(absl::OkStatus());
+      return;
+    }
+    waiting_ = std::move(incoming_);
+    incoming_.Clear();
+    MaybeWork();
+    if (!finished_) StartRead(&incoming_);
+  }
+  void OnWriteDone(bool ok) override {
+    absl::MutexLock lock(&mu_);
+    writing_ = false;
+    if (!ok) {
+      FinishOnce(absl::CancelledError("the worker has gone"));
+    } else {
+      MaybeWrite();
+    }
+  }
+  void OnCancel() override {
+    absl::MutexLock lock(&mu_);
+    FinishOnce(absl::CancelledError("the worker has gone"));
+  }
+  void OnDone() override {
+    auto self = std::move(self_);
+    // After the report that may be worked on.
+    absl::MutexLock lock(&mu_);
+    gone_ = true;
+    MaybeWork();
+  }
+
+  void Send(const v1::WorkerAssignment& assignment) override {
+    absl::MutexLock lock(&mu_);
+    next_ = assignment;
+    MaybeWrite();
+  }
+  void End(const absl::Status& status) override {
+    absl::MutexLock lock(&mu_);
+    FinishOnce(status);
+  }
+  bool Ended() const override {
+    absl::MutexLock lock(&mu_);
+    return finished_;
+  }
+
+ private:
+  void MaybeWork() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {
+    if (working_ || (!waiting_.has_value() && !gone_)) return;
+    working_ = true;
+    auto self = shared_from_this();
+    if (!context_->session_executor->Run([self] { self->Work(); })) working_ = false;
+  }
+
+  void Work() {
+    for (;;) {
+      std::optional<v1::WorkerReport> report;
+      {
+        absl::MutexLock lock(&mu_);
+        report.swap(waiting_);
+        if (!report.has_value()) {
+          working_ = false;
+          if (!gone_) return;
+        }
+      }
+      if (!report.has_value()) {
+        context_->ingest->Leave(this);
+        return;
+      }
+      const absl::Status status = context_->ingest->Take(shared_from_this(), *report);
+      if (!status.ok()) {
+        LogWarning("session: {}", std::string(status.message()));
+        End(status);
+      }
+    }
+  }
+
+  void MaybeWrite() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {
+    if (finished_ || writing_ || !next_.has_value()) return;
+    writing_ = true;
+    outgoing_ = *std::move(next_);
+    next_.reset();
+    StartWrite(&outgoing_);
+  }
+
+  void FinishOnce(const absl::Status& status) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {
+    if (finished_) return;
+    finished_ = true;
+    const grpc::Status out = ToGrpc(status);
+    timer_.Done(out);
+    Finish(out);
+  }
+
+  const Context* const context_;
+  const CallTimer timer_;
+  std::shared_ptr<SessionReactor> self_;
+  v1::WorkerReport incoming_;
+  v1::WorkerAssignment outgoing_;
+  mutable absl::Mutex mu_;
+  std::optional<v1::WorkerReport> waiting_ ABSL_GUARDED_BY(mu_);
+  std::optional<v1::WorkerAssignment> next_ ABSL_GUARDED_BY(mu_);
+  bool working_ ABSL_GUARDED_BY(mu_) = false;
+  bool writing_ ABSL_GUARDED_BY(mu_) = false;
+  bool gone_ ABSL_GUARDED_BY(mu_) = false;
+  bool finished_ ABSL_GUARDED_BY(mu_) = false;
+};
+
+class PutReactor : public UploadReactor<v1::PutBlobRequest, v1::PutBlobResponse> {
+ public:
+  PutReactor(const Context* context, Call* call, v1::PutBlobResponse* response)
+      : UploadReactor(context, "PutBlob", call, response) {}
+
+ protected:
+  absl::Status OnMessage(const v1::PutBlobRequest& request) override {
+    if (!request.has_header()) {
+      if (writer_ == nullptr && !complete_) return absl::InvalidArgumentError("no header");
+      return complete_ ? absl::OkStatus() : writer_->Append(request.chunk());
+    }
+    if (writer_ != nullptr || complete_) return absl::InvalidArgumentError("header came twice");
+    const v1::PutBlobRequest::Header& header = request.header();
+    blob_.value = header.sha256();
+    complete_ = context()->blobs->Size(blob_).ok();
+    if (complete_) return absl::OkStatus();
+    ASSIGN_OR_RETURN(writer_,
+                     context()->blobs->Resume(blob_, header.size_bytes(), header.offset()));
+    return absl::OkStatus();
+  }
+
+  absl::Status OnEnd(v1::PutBlobResponse*) override {
+    if (writer_ == nullptr && !complete_) return absl::InvalidArgumentError("no header");
+    if (writer_ != nullptr) RETURN_IF_ERROR(writer_->Commit());
+    return context()->ingest->BlobArrived(blob_);
+  }
+
+ private:
+  BlobId blob_;
+  // It was here before: the bytes that come are let pass by.
+  bool complete_ = false;
+  std::unique_ptr<BlobWriter> writer_;
+};
+
+class DeliverReactor : public grpc::ServerReadReactor<v1::GenerationChunk>,
+                       public std::enable_shared_from_this<DeliverReactor> {
+ public:
+  explicit DeliverReactor(const Context* context)
+      : context_(context), timer_(context, "DeliverGeneration") {}
+
+  grpc::ServerReadReactor<v1::GenerationChunk>* Begin() {
+    self_ = shared_from_this();
+    StartRead(&chunk_);
+    return this;
+  }
+
+  void OnReadDone(bool ok) override {
+    if (!ok) return End(absl::OkStatus());
+    if (task_.empty()) {
+      const absl::Status status = context_->relay->Attach(
+          chunk_.task_id(), {chunk_.worker_id()}, [weak = weak_from_this()] {
+            if (const auto self = weak.lock()) self->OnRoom();
+          });
+      if (!status.ok()) return End(status);
+      task_ = chunk_.task_id();
+    } else if (chunk_.task_id() != task_) {
+      return End(absl::InvalidArgumentError("one stream delivers one task"));
+    }
+    const bool last = !chunk_.finish_reason().empty() || chunk_.error_code() != 0;
+    const absl::StatusOr<bool> room = context_->relay->Push(chunk_);
+    // Ends here, before the reader's going could look like a cancellation.
+    if (last && room.ok()) return End(absl::OkStatus());
+    Continue(room);
+  }
+  void OnCancel() override { End(absl::CancelledError("cancelled")); }
+  void OnDone() override {
+    if (!task_.empty()) context_->relay->Detach(task_);
+    self_.reset();
+  }
+
+ private:
+  // The client took some, or has gone.
+  void OnRoom() {
+    absl::MutexLock lock(&mu_);
+    if (!stalled_) return Watch(context_->relay->HasRoom(task_));
+    stalled_ = false;
+    Go(context_->relay->HasRoom(task_));
+  }
+
+  void Continue(const absl::StatusOr<bool>& room) {
+    absl::MutexLock lock(&mu_);
+    Go(room);
+  }
+
+  void Go(const absl::StatusOr<bool>& room) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {
+    if (finished_) return;
+    if (room.ok() && !*room) {
+      // Looks again, lest the room that came just now was told to nobody.
+      stalled_ = true;
+      const absl::StatusOr<bool> now = context_->relay->HasRoom(task_);
+      if (now.ok() && !*now) return;
+      stalled_ = false;
+      if (!now.ok()) return FinishOnce(now.status());
+    }
+    if (!room.ok()) return FinishOnce(room.status());
+    StartRead(&chunk_);
+  }
+
+  void Watch(const absl::StatusOr<bool>& room) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {
+    if (!room.ok()) FinishOnce(room.status());
+  }
+
+  void End(const absl::Status& status) {
+    absl::MutexLock lock(&mu_);
+    FinishOnce(status);
+  }
+
+  void FinishOnce(const absl::Status& status) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {
+    if (finished_) return;
+    finished_ = true;
+    const grpc::Status out = ToGrpc(status);
+    timer_.Done(out);
+    Finish(out);
+  }
+
+  const Context* const context_;
+  const CallTimer timer_;
+  std::shared_ptr<DeliverReactor> self_;
+  v1::GenerationChunk chunk_;
+  std::string task_;
+  absl::Mutex mu_;
+  bool stalled_ ABSL_GUARDED_BY(mu_) = false;
+  bool finished_ ABSL_GUARDED_BY(mu_) = false;
+};
+
+class WorkerServiceImpl : public v1::WorkerService::CallbackService {
+ public:
+  explicit WorkerServiceImpl(const Context* context) : context_(context) {}
+
+  grpc::ServerBidiReactor<v1::WorkerReport, v1::WorkerAssignment>* Session(Call*) override {
+    return std::make_shared<SessionReactor>(context_)->Begin();
+  }
+  grpc::ServerWriteReactor<v1::FetchBlobResponse>* FetchBlob(
+      Call*, const v1::FetchBlobRequest* in) override {
+    const auto find = [this, request = *in]() -> absl::StatusOr<BlobId> {
+      if (!context_->fleet->MayFetch({request.worker_id()}, request.sha256())) {
+        return absl::NotFoundError(
+            absl::StrCat("no blob ", request.sha256(), " is assigned to this worker"));
+      }
+      return BlobId{request.sha256()};
+    };
+    return std::make_shared<BlobStream<v1::FetchBlobResponse>>(context_, "FetchBlob", find,
+                                                               in->offset())
+        ->Begin();
+  }
+  grpc::ServerUnaryReactor* GetBlobUpload(Call* call, const v1::GetBlobUploadRequest* in,
+                                          v1::GetBlobUploadResponse* out) override {
+    return RunUnary(context_, "GetBlobUpload", call, out, [this, in] { return Upload(*in); });
+  }
+  grpc::ServerReadReactor<v1::PutBlobRequest>* PutBlob(Call* call,
+                                                       v1::PutBlobResponse* out) override {
+    return std::make_shared<PutReactor>(context_, call, out)->Begin();
+  }
+  grpc::ServerReadReactor<v1::GenerationChunk>* DeliverGeneration(Call*,
+                                                                  v1::GenerationAck*) override {
+    return std::make_shared<DeliverReactor>(context_)->Begin();
+  }
+
+ private:
+  absl::StatusOr<v1::GetBlobUploadResponse> Upload(const v1::GetBlobUploadRequest& request) {
+    const BlobId blob{request.sha256()};
+    v1::GetBlobUploadResponse response;
+    const absl::Status here = context_->blobs->Size(blob).status();
+    if (here.ok()) {
+      // Starts its grace period anew: the worker will not send it again.
+      RETURN_IF_ERROR(context_->ingest->BlobArrived(blob));
+      response.set_complete(true);
+      return response;
+    }
+    if (!absl::IsNotFound(here)) return here;
+    ASSIGN_OR_RETURN(const int64_t received, context_->blobs->ReceivedBytes(blob));
+    response.set_received_bytes(received);
+    return response;
+  }
+
+  const Context* const context_;
+};
+
+}  // namespace
+
+std::unique_ptr<grpc::Service> NewWorkerService(const Context* context) {
+  return std::make_unique<WorkerServiceImpl>(context);
+}
+
+}  // namespace tundra::coordinator

@@ -1,0 +1,143 @@
+#include "coordinator/config.h"
+
+#include <yaml-cpp/yaml.h>
+
+#include <algorithm>
+#include <functional>
+#include <map>
+#include <numeric>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "common/files.h"
+#include "common/status.h"
+
+namespace tundra::coordinator {
+namespace {
+
+// Edits (insert, delete, replace) that turn a into b.
+size_t Distance(const std::string& a, const std::string& b) {
+  std::vector<size_t> row(b.size() + 1);
+  std::iota(row.begin(), row.end(), size_t{0});
+  for (size_t i = 1; i <= a.size(); ++i) {
+    size_t diagonal = row[0];
+    row[0] = i;
+    for (size_t j = 1; j <= b.size(); ++j) {
+      const size_t above = row[j];
+      row[j] = std::min({row[j] + 1, row[j - 1] + 1, diagonal + (a[i - 1] != b[j - 1] ? 1 : 0)});
+      diagonal = above;
+    }
+  }
+  return row[b.size()];
+}
+
+using Setters = std::map<std::string, std::function<void(const YAML::Node&)>>;
+
+Setters SettersOf(Config& c) {
+  return {
+      {"listen", [&c](const YAML::Node& n) { c.listen = n.as<std::string>(); }},
+      {"http", [&c](const YAML::Node& n) { c.http = n.as<std::string>(); }},
+      {"data_dir", [&c](const YAML::Node& n) { c.data_dir = n.as<std::string>(); }},
+      {"insecure", [&c](const YAML::Node& n) { c.insecure = n.as<bool>(); }},
+      {"ports_file", [&c](const YAML::Node& n) { c.ports_file = n.as<std::string>(); }},
+      {"log_level", [&c](const YAML::Node& n) { c.log_level = n.as<std::string>(); }},
+      {"log_json", [&c](const YAML::Node& n) { c.log_json = n.as<bool>(); }},
+      {"heartbeat_seconds", [&c](const YAML::Node& n) { c.heartbeat_seconds = n.as<double>(); }},
+      {"lease_seconds", [&c](const YAML::Node& n) { c.lease_seconds = n.as<double>(); }},
+      {"blob_grace_seconds", [&c](const YAML::Node& n) { c.blob_grace_seconds = n.as<double>(); }},
+  };
+}
+
+std::string Place(const std::string& path, const YAML::Mark& mark) {
+  return absl::StrCat(path, ":", mark.line + 1, ": ");
+}
+
+absl::Status ApplyNode(const std::string& path, const YAML::Node& root, Config& config) {
+  if (root.IsNull()) return absl::OkStatus();
+  if (!root.IsMap()) {
+    return absl::InvalidArgumentError(absl::StrCat(path, ": must hold KEY: VALUE lines"));
+  }
+  const Setters setters = SettersOf(config);
+  for (const auto& entry : root) {
+    const auto key = entry.first.as<std::string>();
+    const auto setter = setters.find(key);
+    if (setter == setters.end()) {
+      std::string nearest;
+      for (const auto& [name, set] : setters) {
+        if (nearest.empty() || Distance(key, name) < Distance(key, nearest)) nearest = name;
+      }
+      return absl::InvalidArgumentError(absl::StrCat(Place(path, entry.first.Mark()),
+                                                     "unknown key \"", key, "\"; did you mean ",
+                                                     nearest, "?"));
+    }
+    try {
+      setter->second(entry.second);
+    } catch (const YAML::Exception&) {
+      return absl::InvalidArgumentError(absl::StrCat(Place(path, entry.second.Mark()), key,
+                                                     " has a value of the wrong kind; see "
+                                                     "tundra-coordinator --print-config"));
+    }
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+absl::Status ReadConfigFile(const std::string& path, Config& config) {
+  ASSIGN_OR_RETURN(const std::string text, ReadFile(path, 1 << 20));
+  try {
+    return ApplyNode(path, YAML::Load(text), config);
+  } catch (const YAML::Exception& error) {
+    return absl::InvalidArgumentError(absl::StrCat(Place(path, error.mark), error.msg));
+  }
+}
+
+absl::Status CheckConfig(const Config& c) {
+  if (!(c.heartbeat_seconds >= 0.05 && c.heartbeat_seconds <= 60)) {
+    return absl::InvalidArgumentError("heartbeat_seconds must be 0.05 to 60");
+  }
+  if (!(c.lease_seconds >= 2 * c.heartbeat_seconds && c.lease_seconds <= 3600)) {
+    return absl::InvalidArgumentError(
+        "lease_seconds must be at least twice heartbeat_seconds, and at most 3600");
+  }
+  if (!(c.blob_grace_seconds >= 60)) {
+    return absl::InvalidArgumentError("blob_grace_seconds must be 60 or more");
+  }
+  return absl::OkStatus();
+}
+
+std::string SampleConfig() {
+  return R"(# Settings of tundra-coordinator. Every key may be left out; flags win over this
+# file. Give it with --config FILE.
+
+# Address of the gRPC API, for clients and workers. Port 0 takes any free port.
+listen: 127.0.0.1:7700
+
+# Address of /metrics, /healthz and /readyz.
+http: 127.0.0.1:7701
+
+# Where jobs, data sets, checkpoints and adapters are kept. One coordinator a
+# folder. Empty: $TUNDRA_HOME/coordinator, or ~/.local/share/tundra/coordinator.
+data_dir: ""
+
+# Allows addresses that other machines can reach, although nothing is encrypted
+# and nobody has to log in.
+insecure: false
+
+# Written once it serves, as JSON: {"grpc": PORT, "http": PORT, "pid": PID}.
+ports_file: ""
+
+# trace, debug, info, warn, error or off; as JSON lines for log collectors.
+log_level: info
+log_json: false
+
+# How often workers report, and after how long without a report one is lost.
+heartbeat_seconds: 2
+lease_seconds: 15
+
+# How long a blob that nothing refers to is kept.
+blob_grace_seconds: 3600
+)";
+}
+
+}  // namespace tundra::coordinator

@@ -1,0 +1,117 @@
+#include "coordinator/http/probe_server.h"
+
+#include <arpa/inet.h>
+#include <httplib.h>
+#include <sys/socket.h>
+
+#include <atomic>
+#include <thread>
+
+#include "absl/strings/match.h"
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
+#include "common/status.h"
+
+namespace tundra::coordinator {
+namespace {
+
+constexpr char kText[] = "text/plain; version=0.0.4; charset=utf-8";
+
+class ProbeServerImpl : public ProbeServer {
+ public:
+  ~ProbeServerImpl() override { Stop(); }
+
+  absl::Status Start(const std::string& address, ProbeHandlers handlers) {
+    std::pair<std::string, int> parts;
+    ASSIGN_OR_RETURN(parts, SplitAddress(address));
+    const auto& [host, port] = parts;
+    // The default pool has eight threads, each held by an idle connection.
+    server_.new_task_queue = [] { return new httplib::ThreadPool(2); };
+    server_.set_keep_alive_max_count(1);
+    server_.set_read_timeout(5);
+    // The default sets SO_REUSEPORT, which would hide that the port is taken.
+    server_.set_socket_options([](socket_t socket) {
+      const int yes = 1;
+      setsockopt(socket, SOL_SOCKET, SO_REUSEADDR, &yes, sizeof(yes));
+    });
+    server_.Get("/healthz", [](const httplib::Request&, httplib::Response& response) {
+      response.set_content("ok\n", kText);
+    });
+    server_.Get("/readyz",
+                [ready = handlers.ready](const httplib::Request&, httplib::Response& response) {
+                  const bool is_ready = ready();
+                  response.status = is_ready ? 200 : 503;
+                  response.set_content(is_ready ? "ok\n" : "not ready\n", kText);
+                });
+    server_.Get("/metrics",
+                [metrics = handlers.metrics](const httplib::Request&, httplib::Response& response) {
+                  response.set_content(metrics(), kText);
+                });
+    if (port == 0) {
+      port_ = server_.bind_to_any_port(host.c_str());
+    } else {
+      port_ = server_.bind_to_port(host.c_str(), port) ? port : -1;
+    }
+    if (port_ < 0) {
+      return absl::AlreadyExistsError(absl::StrCat(
+          "cannot listen on ", address,
+          ": the port is taken or the address is not this machine's; choose another --http"));
+    }
+    thread_ = std::thread([this] {
+      server_.listen_after_bind();
+      ended_ = true;
+    });
+    // stop() before the loop runs would be lost.
+    while (!server_.is_running() && !ended_) std::this_thread::yield();
+    if (ended_) return absl::InternalError(absl::StrCat("cannot serve on ", address));
+    return absl::OkStatus();
+  }
+
+  int port() const override { return port_; }
+
+  void Stop() override {
+    server_.stop();
+    if (thread_.joinable()) thread_.join();
+  }
+
+ private:
+  httplib::Server server_;
+  std::thread thread_;
+  int port_ = 0;
+  std::atomic<bool> ended_{false};
+};
+
+}  // namespace
+
+absl::StatusOr<std::pair<std::string, int>> SplitAddress(const std::string& address) {
+  const size_t colon = address.rfind(':');
+  int port = -1;
+  if (colon != std::string::npos && colon > 0 &&
+      absl::SimpleAtoi(address.substr(colon + 1), &port) && port >= 0 && port <= 65'535) {
+    std::string host = address.substr(0, colon);
+    if (host.size() > 2 && host.front() == '[' && host.back() == ']') {
+      host = host.substr(1, host.size() - 2);
+    }
+    return std::make_pair(host, port);
+  }
+  return absl::InvalidArgumentError(
+      absl::StrCat("\"", address, "\" is no HOST:PORT, for example 127.0.0.1:7700"));
+}
+
+bool IsLoopback(const std::string& host) {
+  if (host == "localhost") return true;
+  in_addr v4{};
+  if (inet_pton(AF_INET, host.c_str(), &v4) == 1) return (ntohl(v4.s_addr) >> 24) == 127;
+  in6_addr v6{};
+  if (inet_pton(AF_INET6, host.c_str(), &v6) == 1) return IN6_IS_ADDR_LOOPBACK(&v6);
+  return false;
+}
+
+absl::StatusOr<std::unique_ptr<ProbeServer>> StartProbeServer(const std::string& address,
+                                                              ProbeHandlers handlers) {
+  auto server = std::make_unique<ProbeServerImpl>();
+  RETURN_IF_ERROR(server->Start(address, std::move(handlers)));
+  return server;
+}
+
+}  // namespace tundra::coordinator

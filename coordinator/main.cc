@@ -1,0 +1,167 @@
+// tundra-coordinator: reads its settings, runs the coordinator until SIGTERM or
+// SIGINT. Exit codes: 0 stopped as asked, 1 a fault, 2 bad usage, settings or
+// address.
+#include <signal.h>
+#include <unistd.h>
+
+#include <CLI/CLI.hpp>
+#include <iostream>
+#include <nlohmann/json.hpp>
+
+#include "absl/strings/str_cat.h"
+#include "common/files.h"
+#include "common/logging.h"
+#include "common/status.h"
+#include "coordinator/config.h"
+#include "coordinator/coordinator.h"
+
+namespace tundra::coordinator {
+namespace {
+
+constexpr char kAbout[] =
+    "tundra-coordinator takes fine-tuning jobs over gRPC, keeps them durably, and gives them to\n"
+    "workers. All its state is in --data-dir: stop or kill it at any time and start it again.\n"
+    "\n"
+    "  tundra-coordinator                           serve on 127.0.0.1:7700\n"
+    "  tundra-coordinator --data-dir /var/lib/tundra --config /etc/tundra/coordinator.yaml\n"
+    "  tundra-coordinator --print-config            all settings, with comments\n"
+    "\n"
+    "Then start workers (tundra-worker --coordinator HOST:7700) and submit jobs (tundra submit).\n";
+
+struct Flags {
+  Config config;
+  std::string config_file;
+  bool print_config = false;
+};
+
+void Declare(CLI::App& app, Flags& flags) {
+  Config& c = flags.config;
+  app.add_option("--config", flags.config_file, "YAML file with settings; flags win over it");
+  app.add_flag("--print-config", flags.print_config, "print a commented settings file and exit");
+  app.add_option("--listen", c.listen, "HOST:PORT of the API; port 0 takes any")
+      ->capture_default_str();
+  app.add_option("--http", c.http, "HOST:PORT of /metrics, /healthz and /readyz")
+      ->capture_default_str();
+  app.add_option("--data-dir", c.data_dir,
+                 "folder of database and blobs (default: $TUNDRA_HOME/coordinator or "
+                 "~/.local/share/tundra/coordinator)");
+  app.add_flag("--insecure", c.insecure,
+               "allow addresses other than loopback, without encryption or log-in");
+  app.add_option("--ports-file", c.ports_file, "write the real ports there as JSON once it serves");
+  app.add_option("--log-level", c.log_level, "trace, debug, info, warn, error or off")
+      ->capture_default_str();
+  app.add_flag("--log-json", c.log_json, "log JSON lines");
+  app.add_option("--heartbeat-seconds", c.heartbeat_seconds, "how often workers report")
+      ->capture_default_str();
+  app.add_option("--lease-seconds", c.lease_seconds,
+                 "a worker that does not report for this long is lost")
+      ->capture_default_str();
+  app.add_option("--blob-grace-seconds", c.blob_grace_seconds,
+                 "how long unreferenced blobs are kept")
+      ->capture_default_str();
+}
+
+int Fail(int code, const absl::Status& status) {
+  std::cerr << "tundra-coordinator: " << status.message() << "\n";
+  return code;
+}
+
+absl::Status WritePorts(const std::string& path, const Coordinator& coordinator) {
+  if (path.empty()) return absl::OkStatus();
+  const nlohmann::json ports = {{"grpc", coordinator.grpc_port()},
+                                {"http", coordinator.http_port()},
+                                {"pid", static_cast<int64_t>(getpid())}};
+  return WriteFileAtomically(path, ports.dump() + "\n");
+}
+
+int ExitCodeOf(const absl::Status& status) {
+  switch (status.code()) {
+    case absl::StatusCode::kInvalidArgument:
+    case absl::StatusCode::kAlreadyExists:
+    case absl::StatusCode::kPermissionDenied:
+    case absl::StatusCode::kFailedPrecondition:
+      return 2;
+    default:
+      return 1;
+  }
+}
+
+int Serve(const Config& config) {
+  // Blocked in all threads, so that sigwait below gets them.
+  sigset_t stop;
+  sigemptyset(&stop);
+  sigaddset(&stop, SIGTERM);
+  sigaddset(&stop, SIGINT);
+  pthread_sigmask(SIG_BLOCK, &stop, nullptr);
+  // A file over a limit or a client that went is an error code, not an end.
+  signal(SIGXFSZ, SIG_IGN);
+  signal(SIGPIPE, SIG_IGN);
+  // gRPC writes its own lines to standard error; what matters comes as a status.
+  setenv("GRPC_VERBOSITY", "NONE", /*overwrite=*/0);
+
+  CoordinatorOptions options;
+  options.data_dir = config.data_dir.empty() ? DefaultDataDir() + "/coordinator" : config.data_dir;
+  options.listen = config.listen;
+  options.http = config.http;
+  options.insecure = config.insecure;
+  options.heartbeat_interval = absl::Seconds(config.heartbeat_seconds);
+  options.lease = absl::Seconds(config.lease_seconds);
+  options.blob_grace = absl::Seconds(config.blob_grace_seconds);
+  options.validator = NewTextValidator();
+  const std::string data_dir = options.data_dir;
+  absl::StatusOr<std::unique_ptr<Coordinator>> coordinator = StartCoordinator(std::move(options));
+  if (!coordinator.ok()) return Fail(ExitCodeOf(coordinator.status()), coordinator.status());
+  LogInfo("serves gRPC on port {}, /metrics and /healthz on port {}, data in {}",
+          (*coordinator)->grpc_port(), (*coordinator)->http_port(), data_dir);
+  const absl::Status ports = WritePorts(config.ports_file, **coordinator);
+  if (!ports.ok()) return Fail(1, ports);
+
+  int signal_number = 0;
+  sigwait(&stop, &signal_number);
+  LogInfo("stops on {}", signal_number == SIGTERM ? "SIGTERM" : "SIGINT");
+  // A second signal ends at once: nothing acknowledged can be lost.
+  signal(SIGTERM, SIG_DFL);
+  signal(SIGINT, SIG_DFL);
+  pthread_sigmask(SIG_UNBLOCK, &stop, nullptr);
+  (*coordinator)->Stop();
+  return 0;
+}
+
+int Main(int argc, char** argv) {
+  Flags flags;
+  // Flags are read twice: for --config first, then over what the file says.
+  for (const bool final : {false, true}) {
+    CLI::App app(kAbout, "tundra-coordinator");
+    app.set_version_flag("--version", "tundra-coordinator 0.1.0");
+    Declare(app, flags);
+    try {
+      app.parse(argc, argv);
+    } catch (const CLI::ParseError& error) {
+      const int code = app.exit(error);
+      return code == 0 ? 0 : 2;
+    }
+    if (flags.print_config) {
+      std::cout << SampleConfig();
+      return 0;
+    }
+    if (final) break;
+    Config config;
+    if (!flags.config_file.empty()) {
+      const absl::Status status = ReadConfigFile(flags.config_file, config);
+      if (!status.ok()) return Fail(2, status);
+    }
+    flags.config = config;
+  }
+  absl::Status status = CheckConfig(flags.config);
+  if (!status.ok()) return Fail(2, status);
+  status = InitLogging({.program = "tundra-coordinator",
+                        .level = flags.config.log_level,
+                        .json = flags.config.log_json});
+  if (!status.ok()) return Fail(2, status);
+  return Serve(flags.config);
+}
+
+}  // namespace
+}  // namespace tundra::coordinator
+
+int main(int argc, char** argv) { return tundra::coordinator::Main(argc, argv); }

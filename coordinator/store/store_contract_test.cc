@@ -1,0 +1,332 @@
+// What every Store promises. Run for each implementation.
+#include <gtest/gtest.h>
+
+#include <thread>
+
+#include "absl/strings/str_cat.h"
+#include "common/files.h"
+#include "common/sha256.h"
+#include "common/status_test_util.h"
+#include "coordinator/store/sqlite_store.h"
+
+namespace tundra::coordinator {
+namespace {
+
+using ::testing::_;
+using ::testing::HasSubstr;
+using testing::StatusIs;
+
+const absl::Time kNow = absl::FromUnixSeconds(1'700'000'000);
+
+class StoreContractTest : public ::testing::Test {
+ protected:
+  void SetUp() override { Reopen(); }
+
+  // As after a restart of the process.
+  void Reopen() {
+    store_.reset();
+    SqliteOptions options;
+    options.data_dir = dir_ / "a folder with spaces";
+    absl::StatusOr<std::unique_ptr<Store>> store = OpenSqliteStore(options);
+    TUNDRA_ASSERT_OK(store);
+    store_ = *std::move(store);
+  }
+
+  JobRecord NewJob(const std::string& id, const std::string& name = "a job") {
+    JobRecord made;
+    const absl::Status status = store_->Write([&](Txn& txn) -> absl::Status {
+      JobRecord record;
+      record.id.value = id;
+      record.job.set_name("jobs/" + id);
+      record.job.set_display_name(name);
+      record.job.set_state(v1::QUEUED);
+      record.job.mutable_spec()->set_base("tiny");
+      record.job.mutable_spec()->mutable_lora()->set_alpha(0.1 + 0.2);
+      record.job.mutable_spec()->mutable_dataset()->set_train("datasets/d1");
+      (*record.job.mutable_labels())["team"] = name;
+      JobDraft draft(record, kNow);
+      draft.AddEvent("Accepted");
+      absl::Status s = txn.InsertJob(draft);
+      made = draft.record();
+      return s;
+    });
+    TUNDRA_EXPECT_OK(status);
+    return made;
+  }
+
+  JobRecord Get(const std::string& id) {
+    JobRecord record;
+    TUNDRA_EXPECT_OK(store_->Read([&](ReadTxn& txn) -> absl::Status {
+      absl::StatusOr<JobRecord> got = txn.GetJob({id});
+      if (got.ok()) record = *got;
+      return got.status();
+    }));
+    return record;
+  }
+
+  absl::Status Change(const std::string& id, std::function<absl::Status(JobDraft&)> fn) {
+    return store_->Write([&](Txn& txn) -> absl::Status {
+      absl::StatusOr<JobRecord> record = txn.GetJob({id});
+      if (!record.ok()) return record.status();
+      JobDraft draft(*record, kNow);
+      absl::Status status = fn(draft);
+      if (!status.ok()) return status;
+      return txn.SaveJob(draft);
+    });
+  }
+
+  TempDir dir_;
+  std::unique_ptr<Store> store_;
+};
+
+TEST_F(StoreContractTest, KeepsAJobExactlyAcrossAReopen) {
+  const JobRecord made = NewJob("job-1");
+  EXPECT_EQ(made.key, 1);
+  Reopen();
+  const JobRecord got = Get("job-1");
+  EXPECT_EQ(got.job.SerializeAsString(), made.job.SerializeAsString());
+  EXPECT_EQ(got.job.spec().lora().alpha(), 0.1 + 0.2);
+  EXPECT_EQ(got.last_sequence, 1);
+}
+
+TEST_F(StoreContractTest, AFailedWriteKeepsNothingOfIt) {
+  NewJob("job-1");
+  const absl::Status status = store_->Write([&](Txn& txn) -> absl::Status {
+    absl::StatusOr<JobRecord> record = txn.GetJob({"job-1"});
+    JobDraft draft(*record, kNow);
+    TUNDRA_EXPECT_OK(draft.Move(v1::STARTING, "starts"));
+    TUNDRA_EXPECT_OK(txn.SaveJob(draft));
+    GroupRecord group;
+    group.id.value = "group-1";
+    TUNDRA_EXPECT_OK(txn.PutGroup(group));
+    EXPECT_EQ(txn.GetJob({"job-1"})->job.state(), v1::STARTING);  // sees its own write
+    return absl::CancelledError("changed my mind");
+  });
+  EXPECT_THAT(status, StatusIs(absl::StatusCode::kCancelled, _));
+  EXPECT_EQ(Get("job-1").job.state(), v1::QUEUED);
+  TUNDRA_EXPECT_OK(store_->Read([](ReadTxn& txn) {
+    EXPECT_TRUE(txn.ListGroups()->empty());
+    return absl::OkStatus();
+  }));
+}
+
+TEST_F(StoreContractTest, FirstTerminalCommitWins) {
+  NewJob("job-1");
+  TUNDRA_ASSERT_OK(Change("job-1", [](JobDraft& d) { return d.Move(v1::CANCELLED, "first"); }));
+  EXPECT_THAT(Change("job-1", [](JobDraft& d) { return d.Move(v1::FAILED, "second"); }),
+              StatusIs(absl::StatusCode::kFailedPrecondition, _));
+  EXPECT_EQ(Get("job-1").job.state(), v1::CANCELLED);
+}
+
+TEST_F(StoreContractTest, AWriteOnAnOldReadingIsRefused) {
+  const JobRecord old = NewJob("job-1");
+  TUNDRA_ASSERT_OK(Change("job-1", [](JobDraft& d) {
+    d.AddEvent("something");
+    return absl::OkStatus();
+  }));
+  const absl::Status status = store_->Write([&](Txn& txn) {
+    JobDraft draft(old, kNow);
+    return txn.SaveJob(draft);
+  });
+  EXPECT_THAT(status, StatusIs(absl::StatusCode::kAborted, HasSubstr("changed")));
+}
+
+TEST_F(StoreContractTest, EventsAndMetricsShareOneSequenceAndStepsAreStoredOnce) {
+  NewJob("job-1");
+  const auto append = [&](std::vector<int64_t> steps) {
+    int stored = -1;
+    TUNDRA_EXPECT_OK(store_->Write([&](Txn& txn) -> absl::Status {
+      JobDraft draft(*txn.GetJob({"job-1"}), kNow);
+      std::vector<v1::StepMetrics> metrics;
+      for (const int64_t step : steps) {
+        metrics.emplace_back().set_step(step);
+        metrics.back().set_train_loss(1.0 / 3 * static_cast<double>(step));
+      }
+      stored = *txn.AppendMetrics(draft, metrics);
+      draft.AddEvent("more");
+      return txn.SaveJob(draft);
+    }));
+    return stored;
+  };
+  EXPECT_EQ(append({0, 1, 2}), 3);
+  EXPECT_EQ(append({1, 2, 3}), 1);
+  TUNDRA_EXPECT_OK(store_->Read([&](ReadTxn& txn) {
+    const JobRecord job = *txn.GetJob({"job-1"});
+    const std::vector<TimelineItem> all = *txn.ReadTimeline(job, 0, TimelineKind::kAll, 100);
+    int64_t last = 0;
+    for (const TimelineItem& item : all) {
+      const int64_t sequence =
+          std::visit([](const auto& message) { return message.sequence(); }, item);
+      EXPECT_GT(sequence, last);
+      last = sequence;
+    }
+    EXPECT_EQ(all.size(), 7u);
+    EXPECT_EQ(last, job.last_sequence);
+    EXPECT_EQ(txn.ReadTimeline(job, 0, TimelineKind::kMetrics, 100)->size(), 4u);
+    EXPECT_EQ(txn.ReadTimeline(job, 0, TimelineKind::kEvents, 2)->size(), 2u);
+    const auto rest = *txn.ReadTimeline(job, last - 1, TimelineKind::kAll, 100);
+    EXPECT_EQ(rest.size(), 1u);
+    EXPECT_EQ(std::get<v1::StepMetrics>((*txn.ReadTimeline(job, 0, TimelineKind::kMetrics, 100))[3])
+                  .train_loss(),
+              1.0);
+    return absl::OkStatus();
+  }));
+}
+
+TEST_F(StoreContractTest, ListsByFilterNewestFirstInPages) {
+  for (int i = 0; i < 5; ++i) NewJob(absl::StrCat("job-", i), i % 2 == 0 ? "even" : "odd");
+  TUNDRA_ASSERT_OK(Change("job-4", [](JobDraft& d) { return d.Move(v1::PAUSED, ""); }));
+  TUNDRA_EXPECT_OK(store_->Read([&](ReadTxn& txn) {
+    const auto ids = [&](JobQuery query) {
+      std::string out;
+      const std::vector<JobRecord> jobs = *txn.ListJobs(query);
+      for (const JobRecord& job : jobs) out += job.id.value.substr(4);
+      return out;
+    };
+    using Field = JobFilterTerm::Field;
+    EXPECT_EQ(ids({}), "43210");
+    EXPECT_EQ(ids({.terms = {}, .before_key = 4, .limit = 2}), "21");
+    EXPECT_EQ(ids({.terms = {{Field::kDisplayName, "", "even", false}}}), "420");
+    EXPECT_EQ(ids({.terms = {{Field::kDisplayName, "", "even", true}}}), "31");
+    EXPECT_EQ(ids({.terms = {{Field::kState, "", "PAUSED", false}}}), "4");
+    EXPECT_EQ(ids({.terms = {{Field::kLabel, "team", "odd", false}}}), "31");
+    EXPECT_EQ(ids({.terms = {{Field::kLabel, "nobody", "odd", true},
+                             {Field::kState, "", "QUEUED", false}}}),
+              "3210");
+    EXPECT_EQ(ids({.terms = {{Field::kBase, "", "tiny", false}}, .before_key = 3}), "10");
+    EXPECT_EQ(ids({.terms = {{Field::kDisplayName, "", "' OR 1=1 --", false}}}), "");
+    EXPECT_EQ((*txn.CountJobs())[v1::QUEUED], 4);
+    EXPECT_EQ(txn.ListActiveJobs()->front().id.value, "job-0");
+    return absl::OkStatus();
+  }));
+}
+
+TEST_F(StoreContractTest, BlobsAreKeptWhileSomethingRefersToThem) {
+  const std::string data = Sha256Hex("data"), state = Sha256Hex("state");
+  NewJob("job-1");
+  TUNDRA_ASSERT_OK(store_->Write([&](Txn& txn) -> absl::Status {
+    for (const std::string& sha : {data, state}) {
+      TUNDRA_EXPECT_OK(txn.PutBlob({{sha}, 5, kNow}));
+    }
+    DatasetRecord dataset;
+    dataset.id.value = "d1";
+    dataset.dataset.set_sha256(data);
+    TUNDRA_EXPECT_OK(txn.InsertDataset(dataset));
+    CheckpointRecord checkpoint;
+    checkpoint.checkpoint.set_step(7);
+    checkpoint.checkpoint.set_sha256(state);
+    return txn.PutCheckpoint(*txn.GetJob({"job-1"}), checkpoint);
+  }));
+  const auto loose = [&] {
+    std::vector<BlobId> ids;
+    TUNDRA_EXPECT_OK(store_->Read([&](ReadTxn& txn) {
+      ids = *txn.UnreferencedBlobs(kNow + absl::Seconds(1), 10);
+      EXPECT_TRUE(txn.UnreferencedBlobs(kNow, 10)->empty());  // within their grace
+      EXPECT_EQ(txn.JobUsingDataset({"d1"})->value, "job-1");
+      return absl::OkStatus();
+    }));
+    return ids.size();
+  };
+  EXPECT_EQ(loose(), 0u);
+  TUNDRA_ASSERT_OK(
+      store_->Write([&](Txn& txn) { return txn.DeleteCheckpoint(*txn.GetJob({"job-1"}), 7); }));
+  EXPECT_EQ(loose(), 1u);
+  TUNDRA_ASSERT_OK(store_->Write([&](Txn& txn) { return txn.DeleteDataset({"d1"}); }));
+  EXPECT_EQ(loose(), 2u);
+}
+
+TEST_F(StoreContractTest, DeletingAJobLeavesNothingOfIt) {
+  const JobRecord made = NewJob("job-1");
+  TUNDRA_ASSERT_OK(store_->Write([&](Txn& txn) {
+    CheckpointRecord checkpoint;
+    checkpoint.checkpoint.set_step(1);
+    checkpoint.checkpoint.set_sha256(Sha256Hex("x"));
+    TUNDRA_EXPECT_OK(txn.PutBlob({{Sha256Hex("x")}, 1, kNow}));
+    return txn.PutCheckpoint(made, checkpoint);
+  }));
+  TUNDRA_ASSERT_OK(store_->Write([&](Txn& txn) { return txn.DeleteJob(made); }));
+  TUNDRA_EXPECT_OK(store_->Read([&](ReadTxn& txn) {
+    EXPECT_THAT(txn.GetJob({"job-1"}), StatusIs(absl::StatusCode::kNotFound, _));
+    EXPECT_TRUE(txn.ReadTimeline(made, 0, TimelineKind::kAll, 10)->empty());
+    EXPECT_TRUE(txn.ListCheckpoints(made, INT64_MAX, 10)->empty());
+    EXPECT_EQ(txn.UnreferencedBlobs(kNow + absl::Seconds(1), 10)->size(), 1u);
+    return absl::OkStatus();
+  }));
+  // Keys are never used again.
+  EXPECT_GT(NewJob("job-2").key, made.key);
+}
+
+TEST_F(StoreContractTest, KeepsGroupsBasesReportsRequestsAndUploads) {
+  GroupRecord group{.id = {"group-1"},
+                    .epoch = 3,
+                    .base = {"h"},
+                    .precision = v1::BF16,
+                    .numerics_class = "c",
+                    .build = "b",
+                    .shards = 2,
+                    .members = {{{"w1"}, 0, "run1"}, {{"w\"2"}, 1, "run2"}},
+                    .job = {"job-1"},
+                    .attempt = 9,
+                    .resume_step = -1};
+  v1::BaseInfo info;
+  info.mutable_base()->set_display_name("tiny");
+  v1::ValidationReport report;
+  report.set_rows(12);
+  UploadRecord upload;
+  upload.id = "u1";
+  upload.create_time = kNow;
+  TUNDRA_ASSERT_OK(store_->Write([&](Txn& txn) -> absl::Status {
+    TUNDRA_EXPECT_OK(txn.PutGroup(group));
+    TUNDRA_EXPECT_OK(txn.PutBase({"h"}, info));
+    TUNDRA_EXPECT_OK(txn.PutBase({"h"}, info));
+    TUNDRA_EXPECT_OK(txn.PutReport("k", report, kNow));
+    TUNDRA_EXPECT_OK(txn.PutUpload(upload));
+    return txn.PutRequest({"CreateJob", "r", "hash", "job-1", kNow});
+  }));
+  Reopen();
+  TUNDRA_EXPECT_OK(store_->Read([&](ReadTxn& txn) {
+    const std::vector<GroupRecord> groups = *txn.ListGroups();
+    EXPECT_EQ(groups.size(), 1u);
+    EXPECT_EQ(groups.at(0).members, group.members);
+    EXPECT_EQ(groups.at(0).epoch, 3);
+    EXPECT_EQ(groups.at(0).resume_step, -1);
+    EXPECT_EQ(groups.at(0).precision, v1::BF16);
+    EXPECT_EQ(txn.ListBases()->size(), 1u);
+    EXPECT_EQ(txn.GetBase({"h"})->info.base().display_name(), "tiny");
+    EXPECT_EQ(txn.GetReport("k")->rows(), 12);
+    EXPECT_EQ(txn.GetRequest("CreateJob", "r")->resource, "job-1");
+    EXPECT_THAT(txn.GetRequest("DeleteJob", "r"), StatusIs(absl::StatusCode::kNotFound, _));
+    EXPECT_TRUE(txn.UploadsBefore(kNow)->empty());
+    EXPECT_EQ(txn.UploadsBefore(kNow + absl::Seconds(1))->size(), 1u);
+    return absl::OkStatus();
+  }));
+}
+
+TEST_F(StoreContractTest, ManyThreadsWriteAndReadAtOnce) {
+  NewJob("job-1");
+  constexpr int kThreads = 8, kWrites = 25;
+  std::vector<std::thread> threads;
+  for (int t = 0; t < kThreads; ++t) {
+    threads.emplace_back([&] {
+      for (int i = 0; i < kWrites; ++i) {
+        TUNDRA_EXPECT_OK(Change("job-1", [](JobDraft& d) {
+          d.AddEvent("tick");
+          return absl::OkStatus();
+        }));
+        // A read sees a whole transaction: the row agrees with the timeline.
+        TUNDRA_EXPECT_OK(store_->Read([&](ReadTxn& txn) {
+          const JobRecord job = *txn.GetJob({"job-1"});
+          EXPECT_EQ(
+              static_cast<int64_t>(txn.ReadTimeline(job, 0, TimelineKind::kAll, 10'000)->size()),
+              job.last_sequence);
+          return absl::OkStatus();
+        }));
+      }
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  EXPECT_EQ(Get("job-1").last_sequence, 1 + kThreads * kWrites);
+}
+
+}  // namespace
+}  // namespace tundra::coordinator

@@ -1,0 +1,26 @@
+#include "coordinator/workers/hub.h"
+
+namespace tundra::coordinator {
+
+void Hub::Add(const JobId& job, std::weak_ptr<Watcher> watcher) {
+  absl::MutexLock lock(&mu_);
+  std::vector<std::weak_ptr<Watcher>>& list = watchers_[job];
+  std::erase_if(list, [](const auto& w) { return w.expired(); });
+  list.push_back(std::move(watcher));
+}
+
+void Hub::Notify(const JobId& job) {
+  std::vector<std::shared_ptr<Watcher>> awake;
+  {
+    absl::MutexLock lock(&mu_);
+    const auto it = watchers_.find(job);
+    if (it == watchers_.end()) return;
+    for (const std::weak_ptr<Watcher>& weak : it->second) {
+      if (auto watcher = weak.lock()) awake.push_back(std::move(watcher));
+    }
+    if (awake.empty()) watchers_.erase(it);
+  }
+  for (const auto& watcher : awake) watcher->Wake();
+}
+
+}  // namespace tundra::coordinator

@@ -1,0 +1,146 @@
+#include "coordinator/workers/ingest.h"
+
+#include <set>
+
+#include "absl/strings/str_cat.h"
+#include "common/logging.h"
+#include "common/sha256.h"
+#include "common/status.h"
+#include "coordinator/blobs/garbage.h"
+
+namespace tundra::coordinator {
+namespace {
+
+constexpr int kMaxDevices = 4096;
+constexpr int kMaxBases = 1000;
+constexpr int kMaxTextFiles = 32;
+constexpr int64_t kMaxTextFileBytes = int64_t{256} << 20;
+constexpr char kBasePrefix[] = "bases/";
+
+absl::Status Malformed(const std::string& what) {
+  return absl::InvalidArgumentError(absl::StrCat("worker report: ", what));
+}
+
+absl::Status CheckBase(const v1::BaseInfo& info) {
+  const std::string& name = info.base().name();
+  if (name.rfind(kBasePrefix, 0) != 0 || !IsSha256Hex(name.substr(sizeof(kBasePrefix) - 1))) {
+    return Malformed("a base's name must be bases/ and a SHA-256");
+  }
+  if (info.text_files_size() > kMaxTextFiles) return Malformed("too many text files of a base");
+  for (const v1::AdapterFile& file : info.text_files()) {
+    if (!IsSha256Hex(file.sha256()) || file.size_bytes() < 0 ||
+        file.size_bytes() > kMaxTextFileBytes) {
+      return Malformed(absl::StrCat("text file ", file.filename(), " of base ",
+                                    info.base().display_name(),
+                                    " needs a SHA-256 and at most 256 MiB"));
+    }
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+absl::Status CheckReport(const v1::WorkerReport& report) {
+  if (report.worker_id().empty() || report.worker_id().size() > 128) {
+    return Malformed("worker_id must have 1 to 128 characters");
+  }
+  if (report.incarnation().empty()) return Malformed("incarnation is required");
+  if (report.devices_size() > kMaxDevices) return Malformed("too many devices");
+  if (report.bases_size() > kMaxBases) return Malformed("too many bases");
+  std::set<int32_t> devices;
+  for (const v1::DeviceInfo& device : report.devices()) {
+    if (!devices.insert(device.index()).second) {
+      return Malformed(absl::StrCat("device ", device.index(), " is there twice"));
+    }
+  }
+  for (const v1::BaseInfo& info : report.bases()) RETURN_IF_ERROR(CheckBase(info));
+  return absl::OkStatus();
+}
+
+Ingest::Ingest(Store* store, BlobStore* blobs, Fleet* fleet, Controller* controller, Hub* hub,
+               Clock* clock, IngestOptions options)
+    : store_(store),
+      blobs_(blobs),
+      fleet_(fleet),
+      controller_(controller),
+      hub_(hub),
+      clock_(clock),
+      options_(std::move(options)) {}
+
+absl::Status Ingest::Take(const std::shared_ptr<SessionLink>& link,
+                          const v1::WorkerReport& report) {
+  RETURN_IF_ERROR(CheckReport(report));
+  const WorkerId worker{report.worker_id()};
+  std::set<std::string> wanted;
+  TakeBases(report, wanted);
+  // Job reports before ranks: steps that a lost rank's group still made must
+  // count before the scheduler judges the attempt.
+  bool moved = false;
+  std::vector<v1::JobAck> acks;
+  for (const v1::JobReport& job : report.jobs()) {
+    const absl::StatusOr<JobReportResult> result =
+        ApplyJobReport(*store_, *blobs_, worker, job, clock_->Now());
+    if (!result.ok()) {
+      LogWarning("worker {}, job {}: {}", worker.value, job.job_id(),
+                 std::string(result.status().message()));
+      continue;
+    }
+    if (options_.on_job_report) options_.on_job_report(*result);
+    acks.push_back(result->ack);
+    wanted.insert(result->missing_blobs.begin(), result->missing_blobs.end());
+    moved |= result->moved;
+    if (result->changed) hub_->Notify({job.job_id()});
+  }
+  const bool changed =
+      fleet_->TakeReport(link, report, std::move(acks), std::move(wanted));
+  if (changed || moved) controller_->Kick();
+  return absl::OkStatus();
+}
+
+void Ingest::Leave(const SessionLink* link) {
+  if (fleet_->Disconnect(link)) controller_->Kick();
+}
+
+absl::Status Ingest::BlobArrived(const BlobId& blob) {
+  RETURN_IF_ERROR(store_->Write(
+      [&](Txn& txn) { return RecordBlob(txn, *blobs_, blob, clock_->Now()); }));
+  fleet_->BlobArrived(blob.value);
+  return absl::OkStatus();
+}
+
+void Ingest::TakeBases(const v1::WorkerReport& report, std::set<std::string>& wanted) {
+  for (const v1::BaseInfo& info : report.bases()) {
+    const absl::Status status = StoreBase({report.worker_id()}, info);
+    if (!status.ok()) {
+      LogWarning("base {}: {}", info.base().display_name(), std::string(status.message()));
+    }
+    for (const v1::AdapterFile& file : info.text_files()) {
+      if (absl::IsNotFound(blobs_->Size({file.sha256()}).status())) wanted.insert(file.sha256());
+    }
+  }
+}
+
+// Workers may name the same folder differently; one word holds while the worker
+// that gave it is there.
+absl::Status Ingest::StoreBase(const WorkerId& worker, const v1::BaseInfo& info) {
+  v1::BaseInfo clean = info;
+  clean.mutable_base()->clear_worker_count();
+  const std::string hash = clean.base().name().substr(sizeof(kBasePrefix) - 1);
+  const std::string text = clean.SerializeAsString();
+  {
+    absl::MutexLock lock(&mu_);
+    const auto it = bases_.find(hash);
+    if (it != bases_.end()) {
+      const auto& [owner, stored] = it->second;
+      if (stored == text || (owner != worker && fleet_->IsConnected(owner))) {
+        return absl::OkStatus();
+      }
+    }
+  }
+  RETURN_IF_ERROR(store_->Write([&](Txn& txn) { return txn.PutBase({hash}, clean); }));
+  absl::MutexLock lock(&mu_);
+  bases_[hash] = {worker, text};
+  return absl::OkStatus();
+}
+
+}  // namespace tundra::coordinator

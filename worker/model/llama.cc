@@ -1,0 +1,372 @@
+#include "worker/model/llama.h"
+
+#include <algorithm>
+#include <cmath>
+#include <thread>
+
+#include "absl/cleanup/cleanup.h"
+#include "absl/strings/str_cat.h"
+#include "common/check.h"
+#include "common/status.h"
+
+namespace tundra {
+namespace {
+
+// Logits of one chunk of the loss take at most about this much.
+constexpr int64_t kLossChunkBytes = int64_t{64} << 20;
+constexpr uint64_t kPerThreadScratch = 320 << 10;
+
+int64_t LossChunk(int64_t vocab) {
+  const int64_t tokens = kLossChunkBytes / (vocab * static_cast<int64_t>(sizeof(float)));
+  return std::clamp<int64_t>(tokens / 64 * 64, 64, 1024);
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<Llama>> Llama::Create(const ModelConfig& config, Ops* ops,
+                                                     WeightSource* weights,
+                                                     const ModelOptions& options) {
+  if (options.max_positions < 1 || options.max_positions > config.max_positions) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("rows of up to ", options.max_positions, " tokens: the base takes from 1 to ",
+                     config.max_positions, " positions; lower max_seq_length"));
+  }
+  std::unique_ptr<Llama> model(new Llama(config, ops, weights, options));
+  RETURN_IF_ERROR(model->Init());
+  return model;
+}
+
+Llama::Llama(const ModelConfig& config, Ops* ops, WeightSource* weights,
+             const ModelOptions& options)
+    : config_(config), ops_(ops), weights_(weights), options_(options) {
+  output_index_ = config.tied ? kEmbeddingTensor : kOutputTensor;
+}
+
+absl::Status Llama::Init() {
+  Device* device = ops_->device();
+  ASSIGN_OR_RETURN(stream_, device->CreateStream());
+  const int64_t half = config_.head_dim / 2;
+  const int64_t count = options_.max_positions * half;
+  std::vector<float> cos, sin;
+  cos.reserve(static_cast<size_t>(count));
+  sin.reserve(static_cast<size_t>(count));
+  const std::vector<float> frequencies = RopeFrequencies(config_);
+  for (int64_t p = 0; p < options_.max_positions; ++p) {
+    for (const float frequency : frequencies) {
+      // The angle is a float, as in the reference; its cosine is the nearest float.
+      const float angle = static_cast<float>(p) * frequency;
+      cos.push_back(static_cast<float>(std::cos(static_cast<double>(angle))));
+      sin.push_back(static_cast<float>(std::sin(static_cast<double>(angle))));
+    }
+  }
+  const size_t bytes = static_cast<size_t>(count) * sizeof(float);
+  const size_t second = (bytes + 63) / 64 * 64;
+  ASSIGN_OR_RETURN(rope_, device->Allocate(second + bytes));
+  RETURN_IF_ERROR(EnsureScratch({}, 1, false));
+  const View cos_PR = rope_.Matrix(DType::kF32, options_.max_positions, half);
+  const View sin_PR = rope_.Matrix(DType::kF32, options_.max_positions, half, second);
+  RETURN_IF_ERROR(device->CopyIn(ctx(), cos_PR.data, cos.data(), bytes));
+  RETURN_IF_ERROR(device->CopyIn(ctx(), sin_PR.data, sin.data(), bytes));
+  cos_PR_ = cos_PR;
+  sin_PR_ = sin_PR;
+  ASSIGN_OR_RETURN(final_norm_,
+                   device->Allocate(static_cast<size_t>(config_.hidden) * sizeof(float)));
+  return device->Synchronize(ctx());
+}
+
+absl::Status Llama::EnsureArena(uint64_t bytes) {
+  if (arena_ == nullptr || arena_->capacity() < bytes) {
+    arena_ = nullptr;
+    ASSIGN_OR_RETURN(Arena arena, Arena::Create(ops_->device(), bytes));
+    arena_ = std::make_unique<Arena>(std::move(arena));
+  }
+  arena_->Release(0);
+  return absl::OkStatus();
+}
+
+// The products' needs depend on how the weights are laid out, so they are asked once
+// a unit is there. Nothing lies in the scratch arena between operations.
+absl::Status Llama::EnsureScratch(const UnitView& unit, int64_t tokens, bool head) {
+  const uint64_t threads = std::max(64U, std::thread::hardware_concurrency());
+  size_t needed = threads * kPerThreadScratch +
+                  static_cast<size_t>(tokens * config_.heads) * sizeof(float);
+  if (head) {
+    const auto& forward = unit.forward[static_cast<size_t>(output_index_)];
+    const auto& backward = unit.backward[static_cast<size_t>(output_index_)];
+    needed += ops_->LossScratchBytes(LossChunk(config_.vocab), forward, backward,
+                                     options_.precision);
+    needed += ops_->MatmulScratchBytes(tokens, forward, options_.precision);
+  } else {
+    size_t products = 0;
+    for (const std::vector<FrozenWeight>* weights : {&unit.forward, &unit.backward}) {
+      for (const FrozenWeight& weight : *weights) {
+        if (weight.view_NK.rows == 1) continue;
+        products = std::max(products, ops_->MatmulScratchBytes(tokens, weight, options_.precision));
+      }
+    }
+    needed += products;
+  }
+  if (scratch_ != nullptr && scratch_->capacity() >= needed) return absl::OkStatus();
+  scratch_ = nullptr;
+  ASSIGN_OR_RETURN(Arena arena, Arena::Create(ops_->device(), needed));
+  scratch_ = std::make_unique<Arena>(std::move(arena));
+  return absl::OkStatus();
+}
+
+std::vector<UnitUse> Llama::Uses(Goal goal, const AdapterView& adapter, Recompute recompute) const {
+  const ShardPlan& plan = weights_->plan();
+  const bool train = goal == Goal::kTrain;
+  std::vector<UnitUse> uses = {{.unit = plan.embedding_unit()}};
+  for (int64_t layer = 0; layer < config_.layers; ++layer) {
+    uses.push_back({.unit = plan.layer_unit(layer), .forward = true});
+  }
+  if (config_.tied) uses.push_back({.unit = plan.head_unit()});
+  uses.push_back({.unit = plan.output_unit(), .forward = true, .backward = train});
+  if (!train) return uses;
+  for (int64_t layer = config_.layers - 1; layer >= adapter.layout->lowest_layer(); --layer) {
+    uses.push_back({.unit = plan.layer_unit(layer),
+                    .forward = recompute == Recompute::kFull,
+                    .backward = true});
+  }
+  return uses;
+}
+
+absl::Status Llama::Upload(const Batch& batch, Traveller& to) {
+  const auto put = [&](const std::vector<int32_t>& values, ConstView& view) -> absl::Status {
+    const int64_t n = static_cast<int64_t>(values.size());
+    ASSIGN_OR_RETURN(const View on_device, arena_->Allocate(DType::kI32, 1, n));
+    view = on_device;
+    return ops_->device()->CopyIn(ctx(), on_device.data, values.data(), on_device.bytes());
+  };
+  TUNDRA_CHECK(batch.max_length <= options_.max_positions) << "a row of " << batch.max_length;
+  RETURN_IF_ERROR(put(batch.tokens_T, to.batch.tokens_T));
+  RETURN_IF_ERROR(put(batch.targets_T, to.batch.targets_T));
+  RETURN_IF_ERROR(put(batch.positions_T, to.batch.positions_T));
+  RETURN_IF_ERROR(put(batch.data_rows_T, to.batch.data_rows_T));
+  RETURN_IF_ERROR(put(batch.offsets, to.batch.rows.offsets));
+  to.batch.rows.num_rows = batch.num_rows();
+  to.batch.rows.max_length = batch.max_length;
+  to.batch.tokens = batch.padded_tokens();
+  return absl::OkStatus();
+}
+
+absl::Status Llama::Start(std::span<const Batch> batches, std::vector<Traveller>& travellers) {
+  largest_tokens_ = 1;
+  for (const Batch& batch : batches) {
+    largest_tokens_ = std::max(largest_tokens_, batch.padded_tokens());
+    RETURN_IF_ERROR(Upload(batch, travellers.emplace_back()));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status Llama::Embed(std::vector<Traveller>& travellers) {
+  ASSIGN_OR_RETURN(const UnitView* unit, weights_->Next());
+  RETURN_IF_ERROR(EnsureScratch({}, largest_tokens_, false));
+  for (Traveller& traveller : travellers) {
+    ASSIGN_OR_RETURN(traveller.x_TD,
+                     arena_->Allocate(DType::kF32, traveller.batch.tokens, config_.hidden));
+    RETURN_IF_ERROR(ops_->EmbeddingLookup(ctx(), traveller.batch.tokens_T,
+                                          unit->tensors[kEmbeddingTensor], traveller.x_TD));
+  }
+  return absl::OkStatus();
+}
+
+LayerContext Llama::ContextOf(const AdapterView& adapter, const DropoutKey& dropout, int64_t layer,
+                              const UnitView* unit) {
+  return {.ops = ops_,
+          .ctx = ctx(),
+          .arena = arena_.get(),
+          .config = &config_,
+          .precision = options_.precision,
+          .cos_PR = cos_PR_,
+          .sin_PR = sin_PR_,
+          .adapter = adapter,
+          .dropout = dropout,
+          .weights = unit,
+          .layer = layer};
+}
+
+absl::Status Llama::Up(std::vector<Traveller>& travellers, const AdapterView& adapter,
+                       const DropoutKey& dropout, Goal goal, Recompute recompute) {
+  for (int64_t layer = 0; layer < config_.layers; ++layer) {
+    ASSIGN_OR_RETURN(const UnitView* unit, weights_->Next());
+    RETURN_IF_ERROR(EnsureScratch(*unit, largest_tokens_, false));
+    const LayerContext context = ContextOf(adapter, dropout, layer, unit);
+    const bool trained = goal == Goal::kTrain && layer >= adapter.layout->lowest_layer();
+    for (Traveller& traveller : travellers) {
+      const View x = traveller.x_TD;
+      if (trained) {
+        traveller.inputs.push_back(x);
+        ASSIGN_OR_RETURN(traveller.x_TD,
+                         arena_->Allocate(DType::kF32, traveller.batch.tokens, config_.hidden));
+      }
+      if (trained && recompute == Recompute::kNone) {
+        ASSIGN_OR_RETURN(LayerActs acts, AllocateActs(context, traveller.batch.tokens));
+        RETURN_IF_ERROR(LayerForward(context, traveller.batch, x, acts, traveller.x_TD));
+        traveller.acts.push_back(acts);
+        continue;
+      }
+      ArenaScope scope(arena_.get());
+      ASSIGN_OR_RETURN(LayerActs acts, AllocateActs(context, traveller.batch.tokens));
+      RETURN_IF_ERROR(LayerForward(context, traveller.batch, x, acts, traveller.x_TD));
+    }
+  }
+  return absl::OkStatus();
+}
+
+// The norm outlives its unit: a tied head is two units.
+absl::Status Llama::KeepFinalNorm(const UnitView& head) {
+  const ConstView norm = head.tensors[kFinalNormTensor];
+  RETURN_IF_ERROR(ops_->device()->CopyWithin(ctx(), final_norm_.data(), norm.data, norm.bytes()));
+  final_norm_D_ = ConstView::Vector(final_norm_.data(), norm.dtype, norm.cols);
+  return ops_->device()->Synchronize(ctx());
+}
+
+absl::StatusOr<const UnitView*> Llama::NextHead() {
+  ASSIGN_OR_RETURN(const UnitView* head, weights_->Next());
+  RETURN_IF_ERROR(KeepFinalNorm(*head));
+  if (config_.tied) {
+    ASSIGN_OR_RETURN(head, weights_->Next());
+  }
+  RETURN_IF_ERROR(EnsureScratch(*head, largest_tokens_, true));
+  return head;
+}
+
+absl::Status Llama::Loss(Traveller& traveller, const UnitView& head, bool train, double* loss) {
+  if (train) {
+    ASSIGN_OR_RETURN(traveller.dx_TD,
+                     arena_->Allocate(DType::kF32, traveller.batch.tokens, config_.hidden));
+  }
+  ArenaScope scope(arena_.get());
+  const int64_t tokens = traveller.batch.tokens;
+  const RmsNormParams norm{.epsilon = config_.rms_eps};
+  ASSIGN_OR_RETURN(const View normed, arena_->Allocate(DType::kF32, tokens, config_.hidden));
+  ASSIGN_OR_RETURN(const View inv_rms, arena_->Allocate(DType::kF32, 1, tokens));
+  ASSIGN_OR_RETURN(const View sum, arena_->Allocate(DType::kF64, 1, 1));
+  RETURN_IF_ERROR(ops_->RmsNorm(ctx(), traveller.x_TD, final_norm_D_, norm, normed, inv_rms));
+  const size_t output = static_cast<size_t>(output_index_);
+  RETURN_IF_ERROR(ops_->CrossEntropy(ctx(), normed, head.forward[output], head.backward[output],
+                                     options_.precision, traveller.batch.targets_T,
+                                     LossChunk(config_.vocab), sum,
+                                     train ? traveller.dx_TD : View::None()));
+  if (train) {
+    RETURN_IF_ERROR(ops_->RmsNormBackward(ctx(), traveller.dx_TD, traveller.x_TD, final_norm_D_,
+                                          inv_rms, norm, Write::kSet, traveller.dx_TD));
+  }
+  RETURN_IF_ERROR(ops_->device()->CopyOut(ctx(), loss, sum.data, sizeof(*loss)));
+  return ops_->device()->Synchronize(ctx());
+}
+
+absl::Status Llama::Down(std::vector<Traveller>& travellers, const AdapterView& adapter,
+                         const DropoutKey& dropout, Recompute recompute,
+                         const GradientSink& sink) {
+  const std::vector<LoraTensor>& tensors = adapter.layout->tensors();
+  size_t end = tensors.size();
+  for (int64_t layer = config_.layers - 1; layer >= adapter.layout->lowest_layer(); --layer) {
+    ASSIGN_OR_RETURN(const UnitView* unit, weights_->Next());
+    RETURN_IF_ERROR(EnsureScratch(*unit, largest_tokens_, false));
+    const LayerContext context = ContextOf(adapter, dropout, layer, unit);
+    size_t first = end;
+    while (first > 0 && tensors[first - 1].layer == layer) --first;
+    const int64_t size =
+        first == end ? 0 : tensors[end - 1].offset + tensors[end - 1].size - tensors[first].offset;
+    const size_t kept = static_cast<size_t>(layer - adapter.layout->lowest_layer());
+    for (size_t m = 0; m < travellers.size(); ++m) {
+      Traveller& traveller = travellers[m];
+      ArenaScope scope(arena_.get());
+      ASSIGN_OR_RETURN(const View grad, arena_->Allocate(DType::kF32, 1, size));
+      RETURN_IF_ERROR(ops_->device()->Zero(ctx(), grad.data, grad.bytes()));
+      LayerActs acts;
+      if (recompute == Recompute::kNone) {
+        acts = traveller.acts[kept];
+      } else {
+        ASSIGN_OR_RETURN(acts, AllocateActs(context, traveller.batch.tokens));
+        // The layer's output is known and of no use; x_TD is free after the head.
+        RETURN_IF_ERROR(LayerForward(context, traveller.batch, traveller.inputs[kept], acts,
+                                     traveller.x_TD));
+      }
+      RETURN_IF_ERROR(LayerBackward(context, traveller.batch, traveller.inputs[kept], acts,
+                                    traveller.dx_TD, grad));
+      if (size > 0) {
+        RETURN_IF_ERROR(sink(static_cast<int>(m), static_cast<int>(first),
+                             static_cast<int>(end - first), grad));
+      }
+    }
+    end = first;
+  }
+  return absl::OkStatus();
+}
+
+absl::Status Llama::Train(std::span<const Batch> batches, const AdapterView& adapter,
+                          const DropoutKey& dropout, Recompute recompute, const GradientSink& sink,
+                          std::span<double> losses) {
+  TUNDRA_CHECK(adapter.layout != nullptr && losses.size() == batches.size());
+  int64_t tokens = 0;
+  for (const Batch& batch : batches) tokens = std::max(tokens, batch.padded_tokens());
+  RETURN_IF_ERROR(EnsureArena(TrainPassBytes(config_, *adapter.layout, tokens,
+                                             static_cast<int64_t>(batches.size()), recompute)));
+  RETURN_IF_ERROR(weights_->BeginPass(Uses(Goal::kTrain, adapter, recompute)));
+  absl::Cleanup end = [this] { weights_->EndPass(); };
+  std::vector<Traveller> travellers;
+  travellers.reserve(batches.size());
+  RETURN_IF_ERROR(Start(batches, travellers));
+  RETURN_IF_ERROR(Embed(travellers));
+  RETURN_IF_ERROR(Up(travellers, adapter, dropout, Goal::kTrain, recompute));
+  ASSIGN_OR_RETURN(const UnitView* head, NextHead());
+  for (size_t m = 0; m < travellers.size(); ++m) {
+    RETURN_IF_ERROR(Loss(travellers[m], *head, true, &losses[m]));
+  }
+  return Down(travellers, adapter, dropout, recompute, sink);
+}
+
+absl::Status Llama::Losses(std::span<const Batch> batches, const AdapterView& adapter,
+                           std::span<double> losses) {
+  TUNDRA_CHECK(losses.size() == batches.size());
+  int64_t tokens = 0;
+  for (const Batch& batch : batches) tokens = std::max(tokens, batch.padded_tokens());
+  RETURN_IF_ERROR(EnsureArena(ForwardPassBytes(config_, adapter.layout, tokens,
+                                               static_cast<int64_t>(batches.size()))));
+  RETURN_IF_ERROR(weights_->BeginPass(Uses(Goal::kLoss, adapter, Recompute::kNone)));
+  absl::Cleanup end = [this] { weights_->EndPass(); };
+  std::vector<Traveller> travellers;
+  RETURN_IF_ERROR(Start(batches, travellers));
+  RETURN_IF_ERROR(Embed(travellers));
+  RETURN_IF_ERROR(Up(travellers, adapter, {}, Goal::kLoss, Recompute::kNone));
+  ASSIGN_OR_RETURN(const UnitView* head, NextHead());
+  for (size_t m = 0; m < travellers.size(); ++m) {
+    RETURN_IF_ERROR(Loss(travellers[m], *head, false, &losses[m]));
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<std::vector<float>> Llama::Logits(const Batch& batch, const AdapterView& adapter,
+                                                 std::span<const int32_t> tokens_N) {
+  const int64_t n = static_cast<int64_t>(tokens_N.size());
+  const uint64_t extra = static_cast<uint64_t>(n * (config_.vocab + config_.hidden + 1) + 64) * 4;
+  RETURN_IF_ERROR(EnsureArena(
+      ForwardPassBytes(config_, adapter.layout, batch.padded_tokens(), 1) + extra));
+  RETURN_IF_ERROR(weights_->BeginPass(Uses(Goal::kLogits, adapter, Recompute::kNone)));
+  absl::Cleanup end = [this] { weights_->EndPass(); };
+  std::vector<Traveller> travellers;
+  RETURN_IF_ERROR(Start({&batch, 1}, travellers));
+  RETURN_IF_ERROR(Embed(travellers));
+  RETURN_IF_ERROR(Up(travellers, adapter, {}, Goal::kLogits, Recompute::kNone));
+  ASSIGN_OR_RETURN(const UnitView* head, NextHead());
+  Device* device = ops_->device();
+  ASSIGN_OR_RETURN(const View index, arena_->Allocate(DType::kI32, 1, n));
+  RETURN_IF_ERROR(device->CopyIn(ctx(), index.data, tokens_N.data(), index.bytes()));
+  ASSIGN_OR_RETURN(const View picked, arena_->Allocate(DType::kF32, n, config_.hidden));
+  ASSIGN_OR_RETURN(const View inv_rms, arena_->Allocate(DType::kF32, 1, n));
+  ASSIGN_OR_RETURN(const View logits, arena_->Allocate(DType::kF32, n, config_.vocab));
+  RETURN_IF_ERROR(ops_->GatherRows(ctx(), travellers[0].x_TD, index, picked));
+  RETURN_IF_ERROR(ops_->RmsNorm(ctx(), picked, final_norm_D_, {.epsilon = config_.rms_eps}, picked,
+                                inv_rms));
+  RETURN_IF_ERROR(ops_->FrozenMatmul(ctx(), picked, head->forward[static_cast<size_t>(output_index_)],
+                                     options_.precision, Write::kSet, logits));
+  std::vector<float> result(static_cast<size_t>(n * config_.vocab));
+  RETURN_IF_ERROR(device->CopyOut(ctx(), result.data(), logits.data, logits.bytes()));
+  RETURN_IF_ERROR(device->Synchronize(ctx()));
+  return result;
+}
+
+}  // namespace tundra

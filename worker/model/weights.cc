@@ -1,0 +1,298 @@
+#include "worker/model/weights.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "common/check.h"
+#include "common/status.h"
+#include "worker/model/half.h"
+
+namespace tundra {
+namespace {
+
+constexpr uint64_t kAlign = 64;
+constexpr size_t kScratchBytes = 1 << 20;
+
+uint64_t RoundUp(uint64_t n) { return (n + kAlign - 1) / kAlign * kAlign; }
+
+bool IsMatrix(const UnitTensor& tensor) { return tensor.shape.size() == 2; }
+
+// The type that operations see: f16 is widened.
+DType SeenType(StoredType type) {
+  return type == StoredType::kBF16 ? DType::kBF16 : DType::kF32;
+}
+
+ConstView ViewOf(const UnitTensor& tensor, const void* data) {
+  const DType type = SeenType(tensor.type);
+  if (IsMatrix(tensor)) return ConstView::Matrix(data, type, tensor.shape[0], tensor.shape[1]);
+  return ConstView::Vector(data, type, tensor.shape[0]);
+}
+
+double SecondsSince(absl::Time start) { return absl::ToDoubleSeconds(absl::Now() - start); }
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<WeightSource>> WeightSource::Create(const ShardPlan& plan, Ops* ops,
+                                                                   WeightSourceOptions options) {
+  const size_t wanted = options.gather == nullptr ? static_cast<size_t>(plan.shards()) : 1;
+  if (options.shard_fds.size() != wanted) {
+    return absl::InvalidArgumentError(absl::StrCat("a plan of ", plan.shards(), " shards needs ",
+                                                   wanted, " memories here, not ",
+                                                   options.shard_fds.size()));
+  }
+  std::unique_ptr<WeightSource> source(new WeightSource(plan, ops, std::move(options)));
+  RETURN_IF_ERROR(source->Init());
+  return source;
+}
+
+WeightSource::WeightSource(const ShardPlan& plan, Ops* ops, WeightSourceOptions options)
+    : plan_(plan), ops_(ops), options_(std::move(options)) {
+  network_ = options_.gather != nullptr;
+  keep_ = options_.keep_prepared || plan_.shards() == 1;
+}
+
+absl::Status WeightSource::Init() {
+  ASSIGN_OR_RETURN(stream_, ops_->device()->CreateStream());
+  ASSIGN_OR_RETURN(Arena arena, Arena::Create(ops_->device(), kScratchBytes));
+  scratch_ = std::make_unique<Arena>(std::move(arena));
+  absl::MutexLock lock(&mu_);
+  stats_.resident_shard_bytes = plan_.shard_bytes();
+  if (network_) {
+    ASSIGN_OR_RETURN(own_, MappedShard::Map(options_.shard_fds[0], plan_.shard_bytes()));
+    return absl::OkStatus();
+  }
+  ASSIGN_OR_RETURN(mapped_, MappedBase::Map(plan_, options_.shard_fds));
+  return absl::OkStatus();
+}
+
+WeightSource::~WeightSource() {
+  EndPass();
+  {
+    absl::MutexLock lock(&mu_);
+    stop_ = true;
+  }
+  if (thread_.joinable()) thread_.join();
+}
+
+const std::byte* WeightSource::ResidentAddress(int unit) const {
+  TUNDRA_CHECK(!network_);
+  return mapped_.unit(plan_.units()[static_cast<size_t>(unit)]);
+}
+
+WeightStats WeightSource::stats() const {
+  absl::MutexLock lock(&mu_);
+  return stats_;
+}
+
+absl::Status WeightSource::BeginPass(std::vector<UnitUse> uses) {
+  absl::MutexLock lock(&mu_);
+  TUNDRA_CHECK(!active_) << "a pass is running";
+  uses_ = std::move(uses);
+  held_ = -1;
+  filled_ = 0;
+  error_ = absl::OkStatus();
+  active_ = true;
+  threaded_ = !std::all_of(uses_.begin(), uses_.end(), [&](const UnitUse& u) { return IsReady(u); });
+  if (threaded_ && !thread_.joinable()) thread_ = std::thread([this] { Run(); });
+  return absl::OkStatus();
+}
+
+absl::StatusOr<const UnitView*> WeightSource::Next() {
+  const absl::Time start = absl::Now();
+  int held = 0;
+  {
+    absl::MutexLock lock(&mu_);
+    TUNDRA_CHECK(active_ && held_ + 1 < static_cast<int>(uses_.size())) << "no further use";
+    held = ++held_;
+    if (threaded_) {
+      const auto ready = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {
+        return filled_ > held_ || !error_.ok();
+      };
+      mu_.Await(absl::Condition(&ready));
+      stats_.wait_seconds += SecondsSince(start);
+      if (filled_ <= held_) return error_;
+    }
+  }
+  Slot& slot = slots_[held % 2];
+  if (!threaded_) RETURN_IF_ERROR(Fill(uses_[static_cast<size_t>(held)], slot));
+  return &slot.view;
+}
+
+void WeightSource::EndPass() {
+  absl::MutexLock lock(&mu_);
+  active_ = false;
+  const auto idle = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) { return !filling_; };
+  mu_.Await(absl::Condition(&idle));
+}
+
+void WeightSource::Run() {
+  while (true) {
+    int index = 0;
+    {
+      absl::MutexLock lock(&mu_);
+      const auto wake = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {
+        const bool work = active_ && threaded_ && error_.ok() &&
+                          filled_ < static_cast<int>(uses_.size()) &&
+                          filled_ <= std::max(held_, 0) + 1;
+        return stop_ || work;
+      };
+      mu_.Await(absl::Condition(&wake));
+      if (stop_) return;
+      filling_ = true;
+      index = filled_;
+    }
+    const absl::Status status = Fill(uses_[static_cast<size_t>(index)], slots_[index % 2]);
+    absl::MutexLock lock(&mu_);
+    filling_ = false;
+    if (status.ok()) {
+      ++filled_;
+    } else {
+      error_ = status;
+    }
+  }
+}
+
+// ---- making one unit ready --------------------------------------------------------
+
+bool WeightSource::WantsPrepared(const UnitUse& use, int tensor, Direction direction) const {
+  if (direction == Direction::kForward ? !use.forward : !use.backward) return false;
+  const UnitTensor& t = plan_.units()[static_cast<size_t>(use.unit)].tensors[static_cast<size_t>(tensor)];
+  if (!IsMatrix(t)) return false;
+  // Row-major costs nothing in the f32 backward: it is the layout that it wants.
+  const bool wide = t.type != StoredType::kBF16 && options_.precision == Precision::kF32;
+  if (direction == Direction::kBackward && wide) return false;
+  return ops_->PreparedBytes(t.shape[0], t.shape[1], SeenType(t.type), direction,
+                             options_.precision) > 0;
+}
+
+bool WeightSource::IsReady(const UnitUse& use) const {
+  if (network_) return false;
+  const Unit& unit = plan_.units()[static_cast<size_t>(use.unit)];
+  for (int t = 0; t < static_cast<int>(unit.tensors.size()); ++t) {
+    if (unit.tensors[static_cast<size_t>(t)].type == StoredType::kF16 &&
+        !kept_wide_.contains({use.unit, t})) {
+      return false;
+    }
+    for (const Direction direction : {Direction::kForward, Direction::kBackward}) {
+      if (WantsPrepared(use, t, direction) && !kept_.contains({use.unit, t, direction})) return false;
+    }
+  }
+  return true;
+}
+
+uint64_t WeightSource::PreparedBytes(const UnitUse& use) const {
+  const Unit& unit = plan_.units()[static_cast<size_t>(use.unit)];
+  uint64_t total = 0;
+  for (int t = 0; t < static_cast<int>(unit.tensors.size()); ++t) {
+    const UnitTensor& tensor = unit.tensors[static_cast<size_t>(t)];
+    if (tensor.type == StoredType::kF16 && !kept_wide_.contains({use.unit, t})) {
+      total += RoundUp(static_cast<uint64_t>(NumElements(tensor.shape)) * sizeof(float));
+    }
+    for (const Direction direction : {Direction::kForward, Direction::kBackward}) {
+      if (!WantsPrepared(use, t, direction) || kept_.contains({use.unit, t, direction})) continue;
+      total += RoundUp(ops_->PreparedBytes(tensor.shape[0], tensor.shape[1], SeenType(tensor.type),
+                                           direction, options_.precision));
+    }
+  }
+  return total;
+}
+
+absl::Status WeightSource::Grow(Buffer& buffer, uint64_t bytes, uint64_t WeightStats::*counter) {
+  if (buffer.size() >= bytes) return absl::OkStatus();
+  const uint64_t before = buffer.size();
+  buffer.Reset();
+  ASSIGN_OR_RETURN(buffer, ops_->device()->Allocate(bytes));
+  absl::MutexLock lock(&mu_);
+  stats_.*counter += bytes - before;
+  return absl::OkStatus();
+}
+
+absl::Status WeightSource::Fill(const UnitUse& use, Slot& slot) {
+  const std::byte* bytes = nullptr;
+  if (network_) {
+    ASSIGN_OR_RETURN(bytes, Gather(use.unit, slot));
+  } else {
+    bytes = mapped_.unit(plan_.units()[static_cast<size_t>(use.unit)]);
+  }
+  const absl::Time start = absl::Now();
+  RETURN_IF_ERROR(Prepare(use, bytes, slot));
+  absl::MutexLock lock(&mu_);
+  stats_.prepare_seconds += SecondsSince(start);
+  return absl::OkStatus();
+}
+
+absl::StatusOr<const std::byte*> WeightSource::Gather(int index, Slot& slot) {
+  const Unit& unit = plan_.units()[static_cast<size_t>(index)];
+  RETURN_IF_ERROR(
+      Grow(slot.gathered, plan_.largest_unit_bytes(), &WeightStats::gathered_buffer_bytes));
+  const absl::Time start = absl::Now();
+  const uint64_t total = unit.slice_bytes * static_cast<uint64_t>(plan_.shards());
+  std::byte* all = static_cast<std::byte*>(slot.gathered.data());
+  RETURN_IF_ERROR(Annotate(
+      options_.gather(own_.slice(unit), {all, total}), "gathering unit ", index, " of the base"));
+  absl::MutexLock lock(&mu_);
+  stats_.gather_bytes += total - unit.slice_bytes;
+  stats_.gather_seconds += SecondsSince(start);
+  return all;
+}
+
+absl::Status WeightSource::Prepare(const UnitUse& use, const std::byte* bytes, Slot& slot) {
+  const Unit& unit = plan_.units()[static_cast<size_t>(use.unit)];
+  Buffer* storage = &slot.prepared;
+  const uint64_t wanted = PreparedBytes(use);
+  if (keep_ && wanted > 0) {
+    kept_storage_.emplace_back();
+    storage = &kept_storage_.back();
+  }
+  RETURN_IF_ERROR(Grow(*storage, wanted, &WeightStats::prepared_bytes));
+  uint64_t used = 0;
+  UnitView view;
+  for (int t = 0; t < static_cast<int>(unit.tensors.size()); ++t) {
+    ASSIGN_OR_RETURN(const ConstView plain, PlainView(use, t, bytes, *storage, &used));
+    view.tensors.push_back(plain);
+    view.forward.push_back(FrozenWeight::Plain(plain));
+    view.backward.push_back(FrozenWeight::Plain(plain));
+    for (const Direction direction : {Direction::kForward, Direction::kBackward}) {
+      if (!WantsPrepared(use, t, direction)) continue;
+      ASSIGN_OR_RETURN(FrozenWeight weight, PrepareOne(use, t, direction, plain, *storage, &used));
+      (direction == Direction::kForward ? view.forward : view.backward).back() = weight;
+    }
+  }
+  slot.view = std::move(view);
+  return ops_->device()->Synchronize({stream_.get(), scratch_.get()});
+}
+
+absl::StatusOr<ConstView> WeightSource::PlainView(const UnitUse& use, int tensor,
+                                                  const std::byte* bytes, Buffer& storage,
+                                                  uint64_t* used) {
+  const UnitTensor& t = plan_.units()[static_cast<size_t>(use.unit)].tensors[static_cast<size_t>(tensor)];
+  if (t.type != StoredType::kF16) return ViewOf(t, bytes + t.offset);
+  if (const auto it = kept_wide_.find({use.unit, tensor}); it != kept_wide_.end()) return it->second;
+  float* wide = reinterpret_cast<float*>(static_cast<std::byte*>(storage.data()) + *used);
+  const int64_t n = NumElements(t.shape);
+  WidenHalf({reinterpret_cast<const uint16_t*>(bytes + t.offset), static_cast<size_t>(n)}, wide);
+  *used += RoundUp(static_cast<uint64_t>(n) * sizeof(float));
+  const ConstView view = ViewOf(t, wide);
+  if (keep_) kept_wide_[{use.unit, tensor}] = view;
+  return view;
+}
+
+absl::StatusOr<FrozenWeight> WeightSource::PrepareOne(const UnitUse& use, int tensor,
+                                                      Direction direction, ConstView plain,
+                                                      Buffer& storage, uint64_t* used) {
+  const PreparedKey key{use.unit, tensor, direction};
+  if (const auto it = kept_.find(key); it != kept_.end()) return it->second;
+  const size_t size =
+      ops_->PreparedBytes(plain.rows, plain.cols, plain.dtype, direction, options_.precision);
+  ASSIGN_OR_RETURN(const FrozenWeight weight,
+                   ops_->PrepareWeight({stream_.get(), scratch_.get()}, plain, direction,
+                                       options_.precision,
+                                       static_cast<std::byte*>(storage.data()) + *used, size));
+  *used += RoundUp(size);
+  if (keep_) kept_[key] = weight;
+  return weight;
+}
+
+}  // namespace tundra

@@ -1,0 +1,292 @@
+// Every operation of the engine, forward and backward, as one interface with one
+// implementation a backend (CPU here, CUDA from a shared library).
+//
+// Rules that hold for all of them:
+//  * Operands are views of device memory; results are too. Host code reads a result
+//    after Device::CopyOut and Synchronize.
+//  * No allocation: what an operation needs for itself it takes from ctx.scratch and
+//    gives back: workspace_bytes() at most, plus what a line "Scratch:" says.
+//  * Activations and gradients are f32; weights of the base f32 or bf16. Token ids,
+//    positions and offsets are i32. A vector of n is a view of 1 x n.
+//  * Bits depend on operands and the numerics class only: never on threads. Products
+//    with frozen weights, and everything that works token by token, don't depend on
+//    the number of rows either. Sums over tokens run in chunks of kTokenChunk tokens,
+//    in order, into one fp32 accumulator.
+//  * Errors: kInvalidArgument when shapes or types don't agree, kResourceExhausted when
+//    the scratch arena is too small, kInternal when a library fails. On error results
+//    are unspecified.
+//  * Operands don't overlap unless a comment allows it.
+//
+// Shapes: T tokens, D hidden size, V vocabulary, K in, N out, R rank, H heads, F
+// intermediate size, P positions.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "worker/device/arena.h"
+#include "worker/device/device.h"
+#include "worker/device/view.h"
+
+namespace tundra {
+
+// Tokens in one piece of a sum over tokens.
+inline constexpr int64_t kTokenChunk = 512;
+
+// kSet overwrites the result, kAdd adds to it.
+enum class Write { kSet, kAdd };
+
+// The precision of a job's products with frozen weights. In kBF16 both factors are
+// rounded to bf16 and sums run in fp32, where the device can (Device::native_bf16);
+// elsewhere, and in kF32, weights are widened to f32 and the product runs in f32.
+enum class Precision { kF32, kBF16 };
+
+// kForward is y = x Wᵀ, kBackward is dx = dy W.
+enum class Direction { kForward, kBackward };
+
+struct RmsNormParams {
+  float epsilon = 1e-5f;
+  float weight_offset = 0;  // the factor is (weight_offset + weight); Gemma has 1
+};
+
+struct AttentionParams {
+  int num_heads = 0;
+  int num_kv_heads = 0;  // divides num_heads
+  int head_dim = 0;      // 1 to 256
+  float scale = 0;       // of the scores, usually 1/sqrt(head_dim)
+};
+
+// Rows of the data set laid end to end in one micro-batch. offsets holds
+// num_rows + 1 increasing i32; row i is tokens [offsets[i], offsets[i+1]). Tokens
+// from offsets[num_rows] on are padding: they attend to nothing, give zeros, and get
+// zero gradients.
+struct PackedRows {
+  ConstView offsets;
+  int num_rows = 0;
+  int max_length = 0;  // of one row, in tokens
+};
+
+// Names the random numbers of one dropout: the mask of an element is a function of
+// these, the token's (row, position) and the column, whatever was packed beside it.
+struct DropoutKey {
+  uint64_t seed = 0;
+  uint64_t step = 0;
+  uint32_t epoch = 0;
+  uint32_t layer = 0;
+  uint32_t module = 0;
+  float probability = 0;  // of a zero, in [0, 1)
+};
+
+struct AdamWParams {
+  double learning_rate = 0;
+  double beta1 = 0.9;
+  double beta2 = 0.999;
+  double epsilon = 1e-8;
+  double weight_decay = 0;
+  int64_t step = 1;  // t: the number of updates including this one
+};
+
+// A frozen weight as a product takes it: row-major as it lies in the base's files and
+// shards, or laid out by PrepareWeight for one direction and precision.
+struct FrozenWeight {
+  enum class Layout { kPlain, kPrepared };
+
+  // w_NK: f32 or bf16. Serves both directions.
+  static FrozenWeight Plain(ConstView w_NK) {
+    return {w_NK, Layout::kPlain, Direction::kForward, Precision::kF32};
+  }
+
+  ConstView view_NK;  // of a prepared one: bytes with the shape N x K
+  Layout layout = Layout::kPlain;
+  Direction direction = Direction::kForward;  // the two of a prepared weight
+  Precision precision = Precision::kF32;
+};
+
+// Calls that share a stream come from one thread at a time; different streams may be
+// used from different threads.
+class Ops {
+ public:
+  virtual ~Ops() = default;
+
+  virtual Device* device() const = 0;
+
+  // The most that any operation takes from scratch beside its line "Scratch:".
+  virtual size_t workspace_bytes() const = 0;
+
+  // ---- embedding, norm, rotary embedding, activation ------------------------------
+
+  // out_TD = table_VD[tokens_T]. table f32 or bf16.
+  // Errors: ids outside [0, V) are the caller's to refuse; a CPU says kInvalidArgument.
+  virtual absl::Status EmbeddingLookup(Ctx ctx, ConstView tokens_T, ConstView table_VD,
+                                       View out_TD) = 0;
+
+  // out_ND = x_TD[index_N]; f32. Picks the tokens whose logits are wanted.
+  virtual absl::Status GatherRows(Ctx ctx, ConstView x_TD, ConstView index_N, View out_ND) = 0;
+
+  // y_td = x_td · inv_rms_t · (weight_offset + weight_d),
+  // inv_rms_t = 1/sqrt(mean_d(x_td²) + epsilon). weight f32 or bf16. y may be x.
+  // Source: Zhang & Sennrich 2019, arXiv:1910.07467; LlamaRMSNorm of Transformers.
+  virtual absl::Status RmsNorm(Ctx ctx, ConstView x_TD, ConstView weight_D, RmsNormParams params,
+                               View y_TD, View inv_rms_T) = 0;
+
+  // With g_td = dy_td · (weight_offset + weight_d):
+  // dx_td (=|+=) inv_rms_t · (g_td − x_td · inv_rms_t² · mean_d(g_td · x_td)).
+  // dx may be dy (with kSet).
+  virtual absl::Status RmsNormBackward(Ctx ctx, ConstView dy_TD, ConstView x_TD, ConstView weight_D,
+                                       ConstView inv_rms_T, RmsNormParams params, Write write,
+                                       View dx_TD) = 0;
+
+  // In place, per head of head_dim columns, with r = table columns (half the rotated
+  // dimensions, 2r <= head_dim; later dimensions stay) and p = positions_T[t]:
+  //   kForward:  (a_i, a_{i+r}) := (a_i cos_pi − a_{i+r} sin_pi, a_{i+r} cos_pi + a_i sin_pi)
+  //   kBackward: the inverse rotation, which is the gradient's.
+  // x_TH has num_heads · head_dim columns. cos_PR, sin_PR: f32 tables made by the model
+  // (default, linear and Llama-3 scaled frequencies are all tables).
+  // Source: Su et al. 2021, arXiv:2104.09864; rotate_half of Transformers.
+  virtual absl::Status Rope(Ctx ctx, Direction direction, ConstView positions_T, ConstView cos_PR,
+                            ConstView sin_PR, int num_heads, int head_dim, View x_TH) = 0;
+
+  // act_TF = silu(gate_TF) · up_TF, silu(z) = z / (1 + exp(−z)). act may be gate or up.
+  // Source: Shazeer 2020, arXiv:2002.05202.
+  virtual absl::Status SwiGlu(Ctx ctx, ConstView gate_TF, ConstView up_TF, View act_TF) = 0;
+
+  // dgate = dact · up · σ(gate) · (1 + gate · (1 − σ(gate))), dup = dact · silu(gate).
+  // dgate may be gate or dact, dup may be up or dact.
+  virtual absl::Status SwiGluBackward(Ctx ctx, ConstView dact_TF, ConstView gate_TF,
+                                      ConstView up_TF, View dgate_TF, View dup_TF) = 0;
+
+  // y += x; f32, same shapes. The residual connection.
+  virtual absl::Status Add(Ctx ctx, ConstView x, View y) = 0;
+
+  // to = from, converted between f32 and bf16 (nearest, ties to even), or copied.
+  virtual absl::Status Cast(Ctx ctx, ConstView from, View to) = 0;
+
+  // ---- attention ------------------------------------------------------------------
+
+  // Causal, inside each row. With h a head and g = h · num_kv_heads / num_heads:
+  // out_th = Σ_{s<=t} softmax_s(scale · q_th·k_sg) v_sg; lse_th = log Σ_s exp(scale · q_th·k_sg),
+  // −inf for padding. Memory linear in length.
+  // q_TH, out_TH: num_heads · head_dim columns; k, v: num_kv_heads · head_dim; lse [T, heads].
+  // Source: Milakov & Gimelshein 2018, arXiv:1805.02867; Dao et al. 2022, arXiv:2205.14135.
+  virtual absl::Status Attention(Ctx ctx, PackedRows rows, AttentionParams params, ConstView q_TH,
+                                 ConstView k_TG, ConstView v_TG, View out_TH, View lse_TH) = 0;
+
+  // dq, dk, dv (set) from dout and what Attention was given and gave. Scores are
+  // recomputed in blocks.
+  // Scratch: 4 bytes · T · heads.
+  // Source: Dao et al. 2022, arXiv:2205.14135, appendix B.
+  virtual absl::Status AttentionBackward(Ctx ctx, PackedRows rows, AttentionParams params,
+                                         ConstView dout_TH, ConstView q_TH, ConstView k_TG,
+                                         ConstView v_TG, ConstView out_TH, ConstView lse_TH,
+                                         View dq_TH, View dk_TG, View dv_TG) = 0;
+
+  // ---- products with frozen weights -----------------------------------------------
+
+  // Bytes that PrepareWeight fills for a weight N x K. 0: this backend gains nothing
+  // there; use the plain weight in this direction and precision.
+  virtual size_t PreparedBytes(int64_t n, int64_t k, DType stored, Direction direction,
+                               Precision precision) const = 0;
+
+  // Lays w_NK (f32 or bf16, row-major) out for one direction and precision in `storage`
+  // (PreparedBytes bytes at a 64-byte boundary). The result refers to storage.
+  // Scratch: 4 bytes · N · K at most, when w's type is not that of the layout.
+  virtual absl::StatusOr<FrozenWeight> PrepareWeight(Ctx ctx, ConstView w_NK, Direction direction,
+                                                     Precision precision, void* storage,
+                                                     size_t storage_bytes) = 0;
+
+  // y_TN (=|+=) x_TK · W_NKᵀ. The output matrix too: logits of few rows are this.
+  // Scratch: MatmulScratchBytes.
+  virtual absl::Status FrozenMatmul(Ctx ctx, ConstView x_TK, const FrozenWeight& w_NK,
+                                    Precision precision, Write write, View y_TN) = 0;
+
+  // dx_TK (=|+=) dy_TN · W_NK. Scratch: MatmulScratchBytes.
+  virtual absl::Status FrozenMatmulBackward(Ctx ctx, ConstView dy_TN, const FrozenWeight& w_NK,
+                                            Precision precision, Write write, View dx_TK) = 0;
+
+  // The most that either product takes from scratch for T tokens.
+  virtual size_t MatmulScratchBytes(int64_t t, const FrozenWeight& w_NK,
+                                    Precision precision) const = 0;
+
+  // ---- LoRA: y = x·Wᵀ + s·(x·Aᵀ)·Bᵀ, s = alpha/rank or alpha/sqrt(rank) --------------
+  // Source: Hu et al. 2021, arXiv:2106.09685, section 4.1.
+  // Everything f32. Several A's with the same input may be stacked along R; each B then
+  // takes its columns of h_TR.
+
+  // h_TR = x_TK · a_RKᵀ.
+  virtual absl::Status LoraDown(Ctx ctx, ConstView x_TK, ConstView a_RK, View h_TR) = 0;
+
+  // y_TN += scale · h_TR · b_NRᵀ.
+  virtual absl::Status LoraUp(Ctx ctx, ConstView h_TR, ConstView b_NR, float scale, View y_TN) = 0;
+
+  // dh_TR = scale · dy_TN · b_NR;  db_NR += scale · dy_TNᵀ · h_TR.
+  // Scratch: 4 bytes · N · R.
+  virtual absl::Status LoraUpBackward(Ctx ctx, ConstView dy_TN, ConstView h_TR, ConstView b_NR,
+                                      float scale, View dh_TR, View db_NR) = 0;
+
+  // da_RK += dh_TRᵀ · x_TK;  dx_TK += dh_TR · a_RK, left out when dx is View::None().
+  virtual absl::Status LoraDownBackward(Ctx ctx, ConstView dh_TR, ConstView x_TK, ConstView a_RK,
+                                        View da_RK, View dx_TK) = 0;
+
+  // out_TK (=|+=) x_TK · mask / (1 − probability). Forward makes the input of LoraDown (kSet);
+  // backward sends that input's gradient on to dx (kAdd) with the same key.
+  // data_row_T, position_T: i32, the token's row in the data set and its position there.
+  // out may be x with kSet. Source of the numbers: Philox4x32-10, common/philox.h.
+  virtual absl::Status Dropout(Ctx ctx, ConstView x_TK, const DropoutKey& key, ConstView data_row_T,
+                               ConstView position_T, Write write, View out_TK) = 0;
+
+  // ---- loss -------------------------------------------------------------------------
+
+  // loss (f64, one number) = Σ_t −log softmax(hidden_t · Wᵀ)[targets_t] over tokens with
+  // targets_t >= 0 (−1 is ignored), added in order in double; and, unless dhidden is
+  // View::None(), dhidden_TD = its gradient (zeros for ignored tokens). The sum, not the
+  // mean. Runs in chunks of chunk_tokens: logits are never stored whole, and bits don't
+  // depend on the chunk.
+  // w_backward may be the same plain weight.
+  // Scratch: LossScratchBytes.
+  virtual absl::Status CrossEntropy(Ctx ctx, ConstView hidden_TD, const FrozenWeight& w_VD_forward,
+                                    const FrozenWeight& w_VD_backward, Precision precision,
+                                    ConstView targets_T, int64_t chunk_tokens, View loss,
+                                    View dhidden_TD) = 0;
+  virtual size_t LossScratchBytes(int64_t chunk_tokens, const FrozenWeight& w_VD_forward,
+                                  const FrozenWeight& w_VD_backward, Precision precision) const = 0;
+
+  // ---- gradients and the optimizer ----------------------------------------------------
+
+  // largest (f32, one number) = max |x|, NaN when one is NaN, 0 of none.
+  virtual absl::Status AbsMax(Ctx ctx, ConstView x, View largest) = 0;
+
+  // count (i64, one number) = how many elements are NaN or infinite.
+  virtual absl::Status CountNonFinite(Ctx ctx, ConstView x, View count) = 0;
+
+  // sum (i64) += round_to_nearest_even(grad · scale), modulo 2^64. scale is the power of two
+  // 2^(62 − ⌈log2 M⌉ − e) of engine.md, so the product is exact. Beyond ±2^62 it
+  // saturates and NaN counts as 0: AbsMax tells, and the step is redone or skipped.
+  virtual absl::Status QuantiseAccumulate(Ctx ctx, ConstView grad, double scale, View sum) = 0;
+
+  // grad (f32) = float(double(sum) / scale / divisor). divisor > 0: the step's target tokens.
+  virtual absl::Status Dequantise(Ctx ctx, ConstView sum, double scale, double divisor,
+                                  View grad) = 0;
+
+  // norm2 (f64, one number) = Σ x² in double, over the elements in row-major order: blocks
+  // of 4096 in 8 lanes, blocks added in order. x is contiguous.
+  // Scratch: 8 bytes for each block.
+  virtual absl::Status SquaredNorm(Ctx ctx, ConstView x, View norm2) = 0;
+
+  // x := x · factor; f32.
+  virtual absl::Status Scale(Ctx ctx, float factor, View x) = 0;
+
+  // One update of a tensor, elementwise in f32; scalars in double, rounded to f32 once:
+  //   w := w · (1 − lr · weight_decay)
+  //   m := m + (1 − β1) · (g − m);   v := β2 · v + (1 − β2) · g · g
+  //   w := w − (lr / (1 − β1^t) · m) / (√v / √(1 − β2^t) + ε)
+  // Source: Loshchilov & Hutter 2017, arXiv:1711.05101; torch.optim.AdamW.
+  virtual absl::Status AdamW(Ctx ctx, const AdamWParams& params, ConstView grad, View weight,
+                             View moment1, View moment2) = 0;
+};
+
+// The CPU's operations. `device` must be a CPU device and outlive them.
+absl::StatusOr<std::unique_ptr<Ops>> CreateCpuOps(Device* device);
+
+}  // namespace tundra

@@ -1,0 +1,104 @@
+#include "worker/session.h"
+
+#include <algorithm>
+
+#include "common/logging.h"
+#include "common/rpc.h"
+
+namespace tundra::worker {
+namespace {
+
+constexpr absl::Duration kFirstPause = absl::Milliseconds(100);
+constexpr absl::Duration kLongestPause = absl::Seconds(2);
+
+}  // namespace
+
+Session::Session(std::shared_ptr<grpc::ChannelInterface> channel, SessionHandler handler)
+    : channel_(std::move(channel)), handler_(std::move(handler)), thread_([this] { Run(); }) {}
+
+Session::~Session() {
+  {
+    absl::MutexLock lock(&mu_);
+    stopped_ = true;
+  }
+  thread_.join();
+}
+
+void Session::SetReport(tundra::v1::WorkerReport report) {
+  absl::MutexLock lock(&mu_);
+  report_ = std::move(report);
+  have_report_ = true;
+  changed_ = true;
+}
+
+void Session::Run() {
+  absl::Duration pause = kFirstPause;
+  while (true) {
+    {
+      absl::MutexLock lock(&mu_);
+      const auto may_go = [this] {
+        mu_.AssertReaderHeld();
+        return have_report_ || stopped_;
+      };
+      mu_.Await(absl::Condition(&may_go));
+      if (stopped_) return;
+      broken_ = false;
+      changed_ = true;  // A new stream starts with the whole report.
+    }
+    const absl::Time start = absl::Now();
+    RunStream();
+    if (absl::Now() - start > absl::Seconds(5)) pause = kFirstPause;
+    absl::MutexLock lock(&mu_);
+    if (mu_.AwaitWithTimeout(absl::Condition(&stopped_), pause)) return;
+    pause = std::min(2 * pause, kLongestPause);
+  }
+}
+
+void Session::RunStream() {
+  auto stub = tundra::v1::WorkerService::NewStub(channel_);
+  grpc::ClientContext context;
+  auto stream = stub->Session(&context);
+  std::thread reader([&] {
+    tundra::v1::WorkerAssignment assignment;
+    bool first = true;
+    while (stream->Read(&assignment)) {
+      if (first) handler_.on_connection(true);
+      first = false;
+      if (assignment.has_heartbeat_interval()) {
+        const auto& interval = assignment.heartbeat_interval();
+        absl::MutexLock lock(&mu_);
+        heartbeat_ = std::clamp(
+            absl::Seconds(interval.seconds()) + absl::Nanoseconds(interval.nanos()),
+            absl::Milliseconds(50), absl::Seconds(30));
+      }
+      handler_.on_assignment(std::move(assignment));
+      assignment.Clear();
+    }
+    absl::MutexLock lock(&mu_);
+    broken_ = true;
+  });
+
+  while (true) {
+    tundra::v1::WorkerReport report;
+    {
+      absl::MutexLock lock(&mu_);
+      const auto wake = [this] {
+        mu_.AssertReaderHeld();
+        return changed_ || broken_ || stopped_;
+      };
+      mu_.AwaitWithTimeout(absl::Condition(&wake), heartbeat_);
+      if (broken_ || stopped_) break;
+      changed_ = false;
+      report = report_;
+    }
+    if (!stream->Write(report)) break;
+  }
+  context.TryCancel();
+  reader.join();
+  const absl::Status status = FromGrpc(stream->Finish());
+  handler_.on_connection(false);
+  absl::MutexLock lock(&mu_);
+  if (!stopped_) LogWarning("session with the coordinator ended: {}", status.ToString());
+}
+
+}  // namespace tundra::worker

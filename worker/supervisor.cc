@@ -1,0 +1,316 @@
+#include "worker/supervisor.h"
+
+#include <fcntl.h>
+#include <sys/file.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <filesystem>
+
+#include "common/clock.h"
+#include "common/files.h"
+#include "common/ids.h"
+#include "common/logging.h"
+#include "common/rpc.h"
+#include "common/status.h"
+#include "worker/build_info.h"
+
+namespace tundra::worker {
+
+using tundra::v1::GroupAssignment;
+using tundra::v1::JobAssignment;
+using tundra::v1::WorkerAssignment;
+
+absl::StatusOr<std::string> OpenWorkerDir(const std::string& data_dir) {
+  RETURN_IF_ERROR(MakeDirs(data_dir));
+  const std::string lock_path = data_dir + "/lock";
+  // Held until the process ends, on purpose.
+  const int fd = ::open(lock_path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+  if (fd < 0) return ErrnoStatus(errno, lock_path);
+  if (::flock(fd, LOCK_EX | LOCK_NB) != 0) {
+    return absl::FailedPreconditionError(absl::StrCat(
+        data_dir, ": another tundra-worker uses this folder; give each its own --data-dir"));
+  }
+  const std::string id_path = data_dir + "/worker_id";
+  if (FileExists(id_path)) return ReadFile(id_path, 256);
+  const std::string id = NewIdValue("worker");
+  RETURN_IF_ERROR(WriteFileAtomically(id_path, id));
+  return id;
+}
+
+Supervisor::Supervisor(SupervisorOptions options, BaseCatalog catalog, std::string worker_id)
+    : options_(std::move(options)),
+      catalog_(std::move(catalog)),
+      worker_id_(std::move(worker_id)),
+      incarnation_(NewIdValue("run")),
+      channel_(MakeChannel(options_.coordinator)) {
+  transfers_ = std::make_unique<Transfers>(worker_id_, options_.data_dir + "/blobs", channel_,
+                                           [this] { return stop_calls_ > 1; });
+  pool_ = std::make_unique<TaskPool>(2);
+  session_ = std::make_unique<Session>(
+      channel_, SessionHandler{
+                    [this](WorkerAssignment assignment) {
+                      Post([this, assignment = std::move(assignment)] {
+                        HandleAssignment(assignment);
+                      });
+                    },
+                    [this](bool connected) {
+                      absl::MutexLock lock(&mu_);
+                      status_.connected = connected;
+                    }});
+}
+
+Supervisor::~Supervisor() {
+  stop_calls_ += 2;
+  session_.reset();
+  pool_.reset();
+  generations_.clear();
+  groups_.clear();
+}
+
+void Supervisor::Post(std::function<void()> event) {
+  absl::MutexLock lock(&mu_);
+  events_.push_back(std::move(event));
+}
+
+void Supervisor::Stop() { ++stop_calls_; }
+
+SupervisorStatus Supervisor::status() const {
+  absl::MutexLock lock(&mu_);
+  return status_;
+}
+
+void Supervisor::Run() {
+  PublishReport();
+  while (true) {
+    std::deque<std::function<void()>> events;
+    {
+      absl::MutexLock lock(&mu_);
+      const auto wake = [this] {
+        mu_.AssertReaderHeld();
+        return !events_.empty();
+      };
+      mu_.AwaitWithTimeout(absl::Condition(&wake), absl::Milliseconds(100));
+      events.swap(events_);
+    }
+    for (const auto& event : events) event();
+    const absl::Duration now = Clock::System()->Monotonic();
+    for (auto& [id, group] : groups_) {
+      group->Advance(now);
+      HandleJob(*group);
+    }
+    for (auto& [id, generation] : generations_) {
+      if (!generation.sent) {
+        StartGeneration(generation);
+      } else if (!generation.finished && !groups_.contains(generation.group_id)) {
+        FailGeneration(id, absl::UnavailableError(
+                               "the group that was answering has ended; try again"));
+      }
+    }
+    DropIdleSolo();
+    ForgetDone();
+    if (stop_calls_ > 0 && !draining_) {
+      draining_ = true;
+      drain_deadline_ = now + options_.drain_timeout;
+      LogInfo("draining: jobs save their state and stop");
+      SteerAll(tundra::v1::PAUSE);
+    }
+    PublishReport();
+    if (stop_calls_ > 1 || (draining_ && (Drained() || now > drain_deadline_))) return;
+  }
+}
+
+void Supervisor::PublishReport() {
+  tundra::v1::WorkerReport report;
+  report.set_worker_id(worker_id_);
+  report.set_display_name(options_.display_name);
+  report.set_build(BuildVersion());
+  report.set_incarnation(incarnation_);
+  report.set_draining(draining_);
+  for (const auto& device : options_.devices) *report.add_devices() = device;
+  for (const auto& base : catalog_.bases()) *report.add_bases() = base;
+  SupervisorStatus status;
+  for (const auto& [id, group] : groups_) {
+    const auto group_report = group->Report();
+    for (const auto& rank : group_report.ranks()) {
+      status.ranks_ready += rank.phase() == tundra::v1::READY;
+      status.ranks_lost += rank.phase() == tundra::v1::LOST;
+      status.resident_shard_bytes += rank.resident_shard_bytes();
+    }
+    if (!solo_last_use_.contains(id)) *report.add_groups() = group_report;
+  }
+  for (const auto& [key, outbox] : outboxes_) *report.add_jobs() = outbox.Report();
+  {
+    absl::MutexLock lock(&mu_);
+    status_.ranks_ready = status.ranks_ready;
+    status_.ranks_lost = status.ranks_lost;
+    status_.resident_shard_bytes = status.resident_shard_bytes;
+    status_.jobs = static_cast<int>(outboxes_.size());
+  }
+  if (report.SerializeAsString() == last_report_) return;
+  last_report_ = report.SerializeAsString();
+  session_->SetReport(std::move(report));
+}
+
+void Supervisor::HandleAssignment(const WorkerAssignment& assignment) {
+  HandleGroups(assignment);
+  for (const std::string& sha256 : assignment.wanted_blobs()) UploadText(sha256);
+  for (const auto& ack : assignment.acks()) {
+    const auto it = outboxes_.find({ack.job_id(), ack.attempt()});
+    if (it != outboxes_.end()) it->second.Acknowledge(ack);
+  }
+  HandleGenerate(assignment);
+}
+
+std::unique_ptr<LocalGroup> Supervisor::NewGroup(const GroupAssignment& assignment,
+                                                 const std::string& base_dir) {
+  LocalGroupOptions options;
+  options.worker_id = worker_id_;
+  options.base_dir = base_dir;
+  options.device_kind = options_.devices.empty() ? "cpu" : options_.devices[0].kind();
+  options.threads_per_rank = options_.threads_per_rank;
+  options.collective_host = options_.collective_host;
+  options.collective_timeout = options_.collective_timeout;
+  options.hang_timeout = options_.hang_timeout;
+  options.network_gather = options_.network_gather;
+  const std::string id = assignment.group_id();
+  const int64_t epoch = assignment.epoch();
+  options.on_message = [this, id, epoch](int rank, FromRank message, std::vector<Fd> fds) {
+    // std::function wants copies; descriptors have one owner.
+    auto held = std::make_shared<std::vector<Fd>>(std::move(fds));
+    Post([=, this, message = std::move(message)]() mutable {
+      HandleRank(id, epoch, rank, std::move(message), std::move(*held));
+    });
+  };
+  options.on_exit = [this, id, epoch](int rank, std::string how) {
+    Post([=, this] {
+      const auto it = groups_.find(id);
+      if (it != groups_.end() && it->second->epoch() == epoch) it->second->OnExit(rank, how);
+    });
+  };
+  return std::make_unique<LocalGroup>(assignment, std::move(options), &shards_);
+}
+
+void Supervisor::HandleGroups(const WorkerAssignment& assignment) {
+  std::set<std::string> wanted;
+  for (const GroupAssignment& group : assignment.groups()) {
+    wanted.insert(group.group_id());
+    const auto it = groups_.find(group.group_id());
+    if (it != groups_.end() && it->second->epoch() == group.epoch()) {
+      it->second->Update(group);
+      continue;
+    }
+    if (it != groups_.end() && it->second->epoch() > group.epoch()) continue;  // A late message.
+    const auto dir = catalog_.DirOf(group.base_hash());
+    if (!dir.ok()) {
+      LogError("group {}: {}", group.group_id(), dir.status().ToString());
+      continue;
+    }
+    if (it != groups_.end()) groups_.erase(it);  // Ends the ranks of the older epoch.
+    jobs_.erase(group.group_id());
+    for (const auto& member : group.members()) {
+      if (member.worker_id() != worker_id_) continue;
+      // The coordinator gives a device once; a base kept for prompts makes way.
+      std::erase_if(groups_, [&](const auto& item) {
+        return solo_last_use_.contains(item.first) &&
+               item.second->UsesDevice(member.device_index());
+      });
+    }
+    groups_[group.group_id()] = NewGroup(group, *dir);
+  }
+  std::erase_if(groups_, [&](const auto& item) {
+    if (wanted.contains(item.first) || solo_last_use_.contains(item.first)) return false;
+    LogInfo("group {} is not wanted any more", item.first);
+    jobs_.erase(item.first);
+    return true;
+  });
+  std::erase_if(solo_last_use_, [&](const auto& item) { return !groups_.contains(item.first); });
+  DropUnusedShards();
+}
+
+void Supervisor::DropUnusedShards() {
+  std::set<std::pair<std::string, int>> used;
+  for (const auto& [id, group] : groups_) {
+    used.emplace(group->assignment().base_hash(), group->assignment().shards());
+  }
+  std::erase_if(shards_, [&](const auto& item) {
+    return !used.contains({item.first.base_hash, item.first.shards});
+  });
+}
+
+JobOutbox& Supervisor::OutboxOf(const JobAssignment& job, int64_t epoch) {
+  return outboxes_.try_emplace({job.job_id(), job.attempt()}, job.job_id(), job.attempt(), epoch)
+      .first->second;
+}
+
+void Supervisor::HandleRank(const std::string& group_id, int64_t epoch, int rank, FromRank message,
+                            std::vector<Fd> fds) {
+  const auto it = groups_.find(group_id);
+  if (it == groups_.end() || it->second->epoch() != epoch) return;
+  LocalGroup& group = *it->second;
+  switch (message.message_case()) {
+    case FromRank::kState: {
+      group.OnState(rank, message.state(), std::move(fds));
+      const auto solo = solo_last_use_.find(group_id);
+      if (solo == solo_last_use_.end() || message.state().heartbeat()) return;
+      // A group of one has nobody to meet: its own address is all there is.
+      GroupAssignment own = group.assignment();
+      own.mutable_members(0)->set_rendezvous(message.state().report().rendezvous());
+      group.Update(std::move(own));
+      return;
+    }
+    case FromRank::kGeneration: {
+      const auto generation = generations_.find(message.generation().task_id());
+      if (generation == generations_.end()) return;
+      message.mutable_generation()->set_worker_id(worker_id_);
+      generation->second.delivery->Add(message.generation());
+      if (IsLast(message.generation())) generation->second.finished = true;
+      return;
+    }
+    case FromRank::kJob:
+    case FromRank::kMetrics:
+    case FromRank::kCheckpoint:
+      HandleJobMessage(group, std::move(message));
+      return;
+    case FromRank::MESSAGE_NOT_SET:
+      return;
+  }
+}
+
+bool Supervisor::Drained() const {
+  return std::all_of(outboxes_.begin(), outboxes_.end(),
+                     [](const auto& item) { return item.second.done(); });
+}
+
+void Supervisor::SteerAll(tundra::v1::DesiredState desired) {
+  for (auto& [id, job] : jobs_) {
+    if (!job.started) continue;
+    ToRank message;
+    message.mutable_steer()->set_job_id(job.assignment.job_id());
+    message.mutable_steer()->set_attempt(job.assignment.attempt());
+    message.mutable_steer()->set_desired(desired);
+    groups_.at(id)->SendToAll(message);
+    job.sent_desired = desired;
+  }
+}
+
+void Supervisor::ForgetDone() {
+  for (auto it = outboxes_.begin(); it != outboxes_.end();) {
+    if (!it->second.done()) {
+      ++it;
+      continue;
+    }
+    const std::string job_id = it->first.first;
+    it = outboxes_.erase(it);
+    const bool other_attempt = std::any_of(outboxes_.begin(), outboxes_.end(), [&](const auto& o) {
+      return o.first.first == job_id;
+    });
+    if (other_attempt) continue;
+    const std::string dir = options_.data_dir + "/checkpoints/" + job_id;
+    std::erase_if(checkpoint_dirs_, [&](const auto& item) { return item.second.starts_with(dir); });
+    std::error_code ignored;
+    std::filesystem::remove_all(dir, ignored);
+  }
+}
+
+}  // namespace tundra::worker

@@ -1,0 +1,138 @@
+// Sums of gradients that do not depend on their order: the reason why an
+// adapter's bytes are the same for any number of ranks.
+//
+// Each gradient of a micro-batch becomes an integer before anything is added:
+//
+//   q = round_to_nearest_even(g · 2^(62 − ⌈log2 M⌉ − e))        (Quantize)
+//
+// where M is the number of micro-batches in the step over all ranks and e the
+// tensor's exponent. |g| <= 2^e gives |q| <= 2^(62 − ⌈log2 M⌉), so a sum of M of
+// them is at most 2^62 in size and cannot overflow, in whatever order and over
+// however many ranks it is taken. g is a float and the factor a power of two, so
+// the product is exact in double, and rounding it is the only rounding there is.
+//
+// A step goes so (all ranks alike):
+//
+//   sum.Begin(M, exponents)
+//   for each own micro-batch: sum.AddGradient(tensor, g) … ; sum.AddScalars(…)
+//   collective.AllReduceMax(sum.maxima())
+//   sum.Decide():  kNonFinite  skip the step, count it
+//                  kRedo       exponents are set anew: Begin again, same step
+//                  kAccept     collective.AllReduceSum(sum.integers()), sum.MeanGradient(…)
+//
+// The exponent after a step is ⌈log2 max⌉ + 12 of that step's largest |g| over all
+// ranks. A maximum over 2^e or under 2^(e−24) is redone with the new exponent; a
+// tensor of zeros keeps its exponent, or its want of one, and is never redone.
+// So exponents are a function of the data alone. They belong to the job's state.
+#pragma once
+
+#include <cmath>
+#include <cstdint>
+#include <limits>
+#include <span>
+#include <vector>
+
+namespace tundra {
+
+// A tensor whose gradient has been nothing but zeros so far.
+inline constexpr int32_t kUnsetExponent = std::numeric_limits<int32_t>::min();
+inline constexpr int kExponentHeadroom = 12;
+inline constexpr int kExponentWindow = 24;
+// Micro-batches in a step, at most.
+inline constexpr int64_t kMaxMicroBatches = int64_t{1} << 30;
+// Fraction bits of the loss sum: steps of 2^-24 nats, at most 2^38 nats a step.
+inline constexpr int kLossFractionBits = 24;
+
+// ⌈log2 n⌉ for n >= 1.
+int CeilLog2(int64_t n);
+// ⌈log2 x⌉ for finite x > 0, exactly, subnormals included.
+int CeilLog2(float x);
+
+// The exponent that a step with largest |g| = max leaves; max finite and > 0.
+// In [-137, 140].
+int32_t ExponentFor(float max);
+
+// 2^(62 − ⌈log2 M⌉ − e), a power of two well inside double's range.
+double QuantizeScale(int32_t exponent, int64_t micro_batches);
+
+// The definition of q for every device. Beyond ±2^62 (a gradient over 2^e, whose
+// step will be redone) it saturates; NaN gives 0 (its step will be skipped).
+// Needs the default rounding mode, as everything here does.
+inline int64_t Quantize(float g, double scale) {
+  constexpr double kLimit = 4611686018427387904.0;  // 2^62
+  double x = static_cast<double>(g) * scale;
+  x = x < -kLimit ? -kLimit : x;
+  x = x > kLimit ? kLimit : x;
+  return x == x ? static_cast<int64_t>(std::llrint(x)) : 0;
+}
+
+// sum[i] := sum[i] + Quantize(g[i], scale), modulo 2^64. Returns the largest |g|,
+// or NaN when one is NaN. Splits elements over threads; same result for any
+// number. Sizes must agree.
+float AccumulateQuantized(std::span<const float> g, double scale, std::span<int64_t> sum,
+                          int threads = 1);
+// The largest |g|, NaN when one is NaN, 0 of none.
+float MaxAbs(std::span<const float> g, int threads = 1);
+
+// mean[i] := float(double(sum[i]) / scale / divisor), each operation rounded to
+// nearest. divisor > 0: the step's target tokens.
+void Dequantize(std::span<const int64_t> sum, double scale, double divisor, std::span<float> mean,
+                int threads = 1);
+
+enum class SumDecision { kAccept, kRedo, kNonFinite };
+
+// What is summed beside gradients, over the micro-batches of a step.
+struct StepScalars {
+  double loss_sum = 0;        // nats, summed over target tokens
+  int64_t target_tokens = 0;  // tokens that have a loss
+  int64_t tokens = 0;         // tokens of rows, padding left out
+  int64_t rows = 0;
+};
+
+// The sums of one step of one job. Not thread-safe; threads work inside a call.
+class ExactGradientSum {
+ public:
+  // tensor_sizes: elements of each adapter tensor, in the adapter's order.
+  explicit ExactGradientSum(std::vector<int64_t> tensor_sizes, int threads = 1);
+
+  // Zeroes everything. exponents: one a tensor, or kUnsetExponent; kept (copied).
+  // 1 <= micro_batches <= kMaxMicroBatches, counted over all ranks.
+  void Begin(int64_t micro_batches, std::span<const int32_t> exponents);
+
+  // Adds one micro-batch's gradient of its summed loss. Each tensor at most once
+  // a micro-batch.
+  void AddGradient(int tensor, std::span<const float> g);
+  // Adds one micro-batch's loss and counts. A loss that is not finite, or over
+  // 2^(38 − ⌈log2 M⌉) nats, makes the step non-finite.
+  void AddScalars(const StepScalars& scalars);
+
+  // To be max-reduced first: largest |g| of each tensor, then one for the loss
+  // (NaN when it is not finite).
+  std::span<float> maxima() { return maxima_; }
+  // To be sum-reduced once the step is accepted: every tensor's integers, flat,
+  // then loss, target tokens, tokens, rows.
+  std::span<int64_t> integers() { return integers_; }
+
+  // After maxima() were reduced: decides, and sets exponents() for the redo
+  // (kRedo) or for the next step (kAccept). kNonFinite leaves them.
+  SumDecision Decide();
+  const std::vector<int32_t>& exponents() const { return exponents_; }
+
+  // After kAccept and after integers() were reduced.
+  StepScalars scalars() const;
+  // mean := Σg / divisor, [tensor_sizes[tensor]]. divisor > 0.
+  void MeanGradient(int tensor, double divisor, std::span<float> mean) const;
+
+  int tensors() const { return static_cast<int>(offsets_.size()) - 1; }
+
+ private:
+  std::vector<int64_t> offsets_;  // of each tensor in integers_, and their end
+  int threads_;
+  int64_t micro_batches_ = 1;
+  std::vector<int32_t> used_;       // exponents of this pass
+  std::vector<int32_t> exponents_;  // after Decide: of the next pass
+  std::vector<float> maxima_;
+  std::vector<int64_t> integers_;
+};
+
+}  // namespace tundra
