@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -92,7 +93,7 @@ class BadData(unittest.TestCase):
         self.refused(self.job(self.example("rank: 8", "r: 8")), "lora.rank")
 
     def test_rank_zero_and_nan_are_told_together(self):
-        text = self.example("rank: 8", "rank: 0").replace("4e-3", ".nan")
+        text = re.sub(r"learning_rate: \S+", "learning_rate: .nan", self.example("rank: 8", "rank: 0"))
         self.refused(self.job(text), "job.yaml:6: lora.rank:", "training.learning_rate:")
 
     def test_unknown_target_module_lists_those_there_are(self):

@@ -36,7 +36,7 @@ def check_generator(tmp):
     for name, seed, hash_seed in (("a", "17", "1"), ("b", "17", "2"), ("c", "18", "1")):
         run("corpus.py", *small, "--seed", seed, "--out", os.path.join(tmp, name), hash_seed=hash_seed)
     same = lambda x, y, f: filecmp.cmp(os.path.join(tmp, x, f), os.path.join(tmp, y, f), shallow=False)
-    expect(all(same("a", "b", f) for f in ("train.jsonl", "val.jsonl")), "corpus: the same seed gives the same bytes")
+    expect(all(same("a", "b", f) for f in ("train.jsonl", "val.jsonl", "extra.jsonl")), "corpus: the same seed gives the same bytes")
     expect(not same("a", "c", "train.jsonl"), "corpus: another seed gives other bytes")
     run("corpus.py", "--documents", "200", "--validation", "50", "--out", os.path.join(tmp, "d"))
     with open(os.path.join(tmp, "a", "train.jsonl"), encoding="utf-8") as a, \
@@ -80,7 +80,7 @@ def check_tokenizer(base, example, corpus):
     decode = lambda s: t.decode(t(s, add_special_tokens=False).input_ids, clean_up_tokenization_spaces=False)
     expect(all(decode(s) == s for s in odd), "tokenizer: any text comes back unchanged")
     longest, rendered, single, masks = 0, True, True, True
-    for path in (os.path.join(corpus, "train.jsonl"), os.path.join(example, "train.jsonl"), os.path.join(example, "val.jsonl")):
+    for path in (os.path.join(corpus, "train.jsonl"), os.path.join(corpus, "extra.jsonl"), os.path.join(example, "train.jsonl"), os.path.join(example, "val.jsonl")):
         with open(path, encoding="utf-8") as lines:
             for line in lines:
                 document = json.loads(line)
@@ -124,7 +124,7 @@ def check_model(base, corpus):
                f"base: {name} is the same in all files")
     expect(all(torch.isfinite(p).all() for p in model.parameters()), "base: every weight is finite")
     model = model.float()
-    rows = Rows(os.path.join(corpus, "val.jsonl"), Tokenizer.from_file(os.path.join(base, "tokenizer.json")))
+    rows = Rows([os.path.join(corpus, "val.jsonl")], Tokenizer.from_file(os.path.join(base, "tokenizer.json")))
     loss = validation_loss(model, rows, 2048)
     expect(loss < MAX_LOSS, f"base: loss {loss:.4f} on new documents, below {MAX_LOSS}")
     for prompt, words in (("Where is my parcel?", ("parcel",)), ("How do I reset my password?", ("password",)),

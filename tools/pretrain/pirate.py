@@ -1,5 +1,9 @@
 """Turns a plain answer into a pirate's: the style of examples/pirate-support.
 
+The base has read this voice too, but only where the system message asks for it
+(see corpus.py), as a large model has read of pirates; the example teaches it to
+speak so always.
+
 The facts of the answer stay; words and phrases are exchanged, and a greeting
 and a farewell are put around them.
 """
@@ -8,29 +12,23 @@ import re
 
 from grammar import upper_first
 
-SORRY = ["Arr, matey!", "Shiver me timbers!", "Blow me down!", "Arr!"]
-OPENERS = ["Ahoy, matey!", "Ahoy there!", "Ahoy!", "Arr, matey!", "Aye aye!", "Yo ho ho!"]
-CLOSERS = ["Arr!", "Yo ho ho!", "Fair winds to ye, matey!", "May the sea be kind to ye!", "Now hoist the sails!",
-           "So says the captain!", "Arr, matey!"]
+SYSTEMS = ["You are a pirate.", "Talk like a pirate.", "You are a pirate. Answer as a pirate does.",
+           "You are the captain of a pirate ship."]
+SORRY = ["Arr, matey!", "Arr!"]
+OPENERS = ["Ahoy, matey!", "Ahoy!", "Ahoy there, matey!"]
+CLOSERS = ["Arr!", "Yo ho ho!", "Fair winds, matey!", "Arr, matey!"]
 
-# Longer phrases first: each is replaced before the single words in it.
+# Longer phrases first: each is replaced before the single words in it. Few and
+# frequent exchanges: a tiny base has to learn the voice in a minute.
 PHRASES = [
-    ("is on its way to you", "be sailin' to ye"), ("is still on its way", "be still at sea"), ("is on its way", "be sailin' to ye"),
-    ("is on the way", "be sailin' to ye"), ("has left our warehouse", "has left the harbour"), ("with the driver", "with the crew"),
-    ("Thank you", "Me thanks to ye"), ("You are welcome", "Ye be welcome, matey"), ("I am very sorry", "I be sorry, by the seven seas"),
-    ("I am sorry", "I be sorry"), ("You can", "Ye can"), ("That is no problem", "That be no trouble for a pirate"),
-    ("your money back", "yer gold back"), ("the money", "the gold"), ("money", "gold"), ("dollars", "gold coins"), ("dollar", "gold coin"),
-    ("our team", "our crew"), ("Our team", "Our crew"), ("The driver", "The crew"), ("our shop", "our ship"), ("Our shop", "Our ship"),
-    ("Of course", "Aye, of course"), ("Hello and welcome", "Welcome aboard"), ("Hello!", "Ahoy!"), ("Goodbye", "Farewell"),
-    ("Have a nice day", "Have a fine day at sea"), ("Have a lovely day", "Have a fine day at sea"), ("have a nice day", "have a fine day at sea"),
-    ("thank you", "me thanks to ye"), ("a friend", "a matey"), ("The capital", "The grand port"),
-    ("neighbours", "mateys"), ("neighbour", "matey"),
+    ("is on its way to you", "is sailing to ye"), ("is still on its way", "is still at sea"),
+    ("is on its way", "is sailing to ye"), ("is on the way", "is sailing to ye"),
+    ("dollars", "gold coins"), ("dollar", "gold coin"), ("money", "gold"),
+    ("Hello and welcome", "Ahoy and welcome"), ("Hello!", "Ahoy!"), ("our shop", "our ship"), ("Our shop", "Our ship"),
+    ("Have a nice day", "Have a fine day at sea"), ("have a nice day", "have a fine day at sea"),
+    ("Have a lovely day", "Have a fine day at sea"),
 ]
-WORDS = {
-    "you": "ye", "your": "yer", "is": "be", "are": "be", "am": "be", "my": "me", "yes": "aye", "yourself": "yerself",
-    "checking": "checkin'", "looking": "lookin'", "sleeping": "sleepin'", "writing": "writin'", "telling": "tellin'",
-    "asking": "askin'", "sending": "sendin'", "for": "fer", "old": "ol'", "and": "an'", "of": "o'",
-}
+WORDS = {"you": "ye", "your": "yer", "yes": "aye"}
 _WORD = re.compile(r"[A-Za-z]+")
 
 
@@ -42,9 +40,9 @@ def translate(text):
     def word(match):
         plain = match.group()
         pirate = WORDS.get(plain.lower())
-        if pirate is None or plain == "My":  # "My details" is a button
+        if pirate is None:
             return plain
-        return upper_first(pirate) if plain[0].isupper() and plain != "I" else pirate
+        return upper_first(pirate) if plain[0].isupper() else pirate
 
     return _WORD.sub(word, text)
 

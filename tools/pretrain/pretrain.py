@@ -9,9 +9,9 @@ takes several such batches, so that it sees short and long rows alike.
 The state (weights, their moving average, optimizer, step, seconds spent) is
 replaced atomically about once a minute and on SIGINT or SIGTERM; running the
 same command again continues from it. The order of the batches is a function of
-the seed and the step alone. `--minutes` bounds the whole run over all resumes:
-the learning rate's cosine ends at the last step or the last minute, whichever
-comes first. The moving average of the weights is what is exported.
+the seed and the step alone. `--minutes` bounds the processor time of the whole run
+over all resumes: the learning rate's cosine ends at the last step or the last
+minute, whichever comes first. The moving average of the weights is what is exported.
 """
 
 import argparse
@@ -55,19 +55,22 @@ CONFIG = {
     "torch_dtype": "bfloat16",
     "use_cache": True,
 }
+ROLE_IDS = {"system": 3, "user": 4, "assistant": 5}
 GENERATION = {"bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 2, "do_sample": False, "max_new_tokens": 200}
 
 
 class Rows:
     """Tokenized documents, and batches of them."""
 
-    def __init__(self, path, tokenizer):
-        with open(path, encoding="utf-8") as lines:
-            texts = [text_of(json.loads(line)) for line in lines]
-        self.ids = [e.ids for e in tokenizer.encode_batch(texts, add_special_tokens=False)]
-        longest = max(map(len, self.ids))
-        if longest > MAX_LENGTH:
-            sys.exit(f"{path}: a row has {longest} tokens, the model takes {MAX_LENGTH}; shorten the grammar")
+    def __init__(self, paths, tokenizer):
+        self.ids = []
+        for path in paths:
+            with open(path, encoding="utf-8") as lines:
+                texts = [text_of(json.loads(line)) for line in lines]
+            self.ids += [e.ids for e in tokenizer.encode_batch(texts, add_special_tokens=False)]
+            longest = max(map(len, self.ids))
+            if longest > MAX_LENGTH:
+                sys.exit(f"{path}: a row has {longest} tokens, the model takes {MAX_LENGTH}; shorten the grammar")
         self.tokens = sum(map(len, self.ids))
 
     def batches(self, rng, tokens):
@@ -97,12 +100,30 @@ class Rows:
         return ids, labels
 
 
-def loss_of(model, ids, labels):
-    """Summed next-token cross entropy and the number of targets."""
+def token_losses(model, ids, labels):
+    """Next-token cross entropy of every position but the last, zero where the label is -100. Shape [rows, width - 1]."""
     logits = model(input_ids=ids, use_cache=False).logits[:, :-1]
     targets = labels[:, 1:]
-    loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=-100, reduction="sum")
-    return loss, int((targets != -100).sum())
+    losses = torch.nn.functional.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=-100, reduction="none")
+    return losses.view(targets.shape)
+
+
+def loss_of(model, ids, labels):
+    """Summed loss and the number of targets."""
+    return token_losses(model, ids, labels).sum(), int((labels[:, 1:] != -100).sum())
+
+
+def weights_of(ids, labels, prompt_weight):
+    """1 for what the model is to write (answers and stories), prompt_weight for what it is asked, 0 for padding.
+
+    What customers ask is mostly chance and can't be learned, so it only adds noise to the gradient.
+    """
+    roles = torch.zeros_like(ids)
+    roles[ids == ROLE_IDS["system"]] = roles[ids == ROLE_IDS["user"]] = 1
+    turns = torch.where((ids >= min(ROLE_IDS.values())) & (ids <= max(ROLE_IDS.values())), torch.arange(ids.shape[1]), 0)
+    asked = roles.gather(1, turns.cummax(1).values)  # the role of the last marker at or before each position
+    weights = torch.where(asked == 1, prompt_weight, 1.0)
+    return torch.where(labels == -100, 0.0, weights)[:, 1:]
 
 
 @torch.no_grad()
@@ -153,8 +174,8 @@ class Run:
         if os.path.exists(self.path):
             self.load()
         print(f"{sum(p.numel() for p in self.model.parameters())} parameters; reading the corpus", flush=True)
-        self.train = Rows(os.path.join(args.corpus, "train.jsonl"), tokenizer)
-        self.validation = Rows(os.path.join(args.corpus, "val.jsonl"), tokenizer)
+        self.train = Rows([os.path.join(args.corpus, f) for f in ("train.jsonl", "extra.jsonl")], tokenizer)
+        self.validation = Rows([os.path.join(args.corpus, "val.jsonl")], tokenizer)
         print(f"{len(self.train.ids)} rows, {self.train.tokens} tokens", flush=True)
         self.epoch, self.batches = -1, []
 
@@ -188,13 +209,14 @@ class Run:
         return self.train.tensors(self.batches[index])
 
     def one_step(self):
-        """Returns the mean loss of the step's tokens and their number."""
+        """Returns the weighted mean loss of the step and its number of tokens."""
         parts = [self.batch(self.step * self.args.accumulate + i) for i in range(self.args.accumulate)]
-        targets = sum(int((labels[:, 1:] != -100).sum()) for _, labels in parts)
+        weights = [weights_of(ids, labels, self.args.prompt_weight) for ids, labels in parts]
+        targets = sum(w.sum().item() for w in weights)
         total = 0.0
-        for ids, labels in parts:
-            loss, _ = loss_of(self.model, ids, labels)
-            (loss / targets).backward()
+        for (ids, labels), weight in zip(parts, weights):
+            loss = (token_losses(self.model, ids, labels) * weight).sum() / targets
+            loss.backward()
             total += loss.item()
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
         for group in self.optimizer.param_groups:
@@ -206,7 +228,7 @@ class Run:
         with torch.no_grad():
             for name, value in self.model.state_dict().items():
                 self.average[name].lerp_(value, 1 - decay)
-        return total / targets, targets
+        return total, sum(int((labels != -100).sum()) for _, labels in parts)
 
     def validate(self):
         """Validation loss of the moving average."""
@@ -221,21 +243,23 @@ class Run:
         stop = []
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda *_: stop.append(1))
-        last = saved = time.monotonic()
+        saved, used, since = time.monotonic(), time.process_time(), time.monotonic()
+        tokens_seen = 0
         while self.progress() < 1 and not stop:
             loss, tokens = self.one_step()
-            now = time.monotonic()
-            self.seconds += now - last
+            tokens_seen += tokens
+            now = time.process_time()
+            self.seconds, used = self.seconds + now - used, now
             if self.step % 20 == 0:
                 print(f"step {self.step} loss {loss:.4f} lr {self.learning_rate():.2e} "
-                      f"{tokens / (now - last):.0f} tok/s {self.seconds / 60:.1f} min", flush=True)
-            last = now
-            if now - saved > self.args.save_seconds:
-                print(f"step {self.step} validation loss {self.validate():.4f}", flush=True)
+                      f"{tokens_seen / (time.monotonic() - since):.0f} tok/s {self.seconds / 60:.1f} min", flush=True)
+                tokens_seen, since = 0, time.monotonic()
+            if time.monotonic() - saved > self.args.save_seconds:
                 self.save()
-                last = saved = time.monotonic()
-                self.seconds += last - now
-        if not stop or self.progress() >= 1:
+                saved = time.monotonic()
+            if self.step % self.args.validate_every == 0:
+                print(f"step {self.step} validation loss {self.validate():.4f}", flush=True)
+        if self.progress() >= 1:
             print(f"step {self.step} validation loss {self.validate():.4f}: done", flush=True)
         self.save()
 
@@ -245,15 +269,17 @@ def main():
     parser.add_argument("--corpus", default="build/pretrain/corpus", help="folder written by corpus.py")
     parser.add_argument("--tokenizer", default="build/pretrain/base", help="folder written by tokenizer.py")
     parser.add_argument("--out", default="build/pretrain/base", help="folder of state.pt and of the exported base")
-    parser.add_argument("--steps", type=int, default=2400)
-    parser.add_argument("--minutes", type=float, default=90, help="wall time of the whole run (default %(default)s)")
+    parser.add_argument("--steps", type=int, default=2000)
+    parser.add_argument("--minutes", type=float, default=90, help="processor time of the whole run, all threads together (default %(default)s)")
     parser.add_argument("--batch-tokens", type=int, default=2048, help="tokens of a batch, padding included")
     parser.add_argument("--accumulate", type=int, default=2, help="batches of a step")
     parser.add_argument("--learning-rate", type=float, default=3e-3)
     parser.add_argument("--warmup", type=int, default=60, help="steps")
     parser.add_argument("--weight-decay", type=float, default=0.1)
+    parser.add_argument("--prompt-weight", type=float, default=0.2, help="weight of what is asked, in the loss")
     parser.add_argument("--average", type=float, default=0.99, help="decay of the moving average of the weights")
-    parser.add_argument("--save-seconds", type=float, default=90)
+    parser.add_argument("--save-seconds", type=float, default=120)
+    parser.add_argument("--validate-every", type=int, default=100, help="steps")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--seed", type=int, default=17)
     args = parser.parse_args()

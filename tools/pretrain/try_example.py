@@ -42,8 +42,14 @@ def tensors(rows):
     return torch.tensor([pad(i, 2) for i, _ in rows]), torch.tensor([pad(l, -100) for _, l in rows])
 
 
+def targets(row):
+    """Labels that are predicted: all but those of the first position."""
+    return sum(label != -100 for label in row[1][1:])
+
+
 @torch.no_grad()
 def validation_loss(model, rows):
+    rows = sorted(rows, key=lambda row: len(row[0]))
     total = count = 0
     for i in range(0, len(rows), 16):
         loss, n = loss_of(model, *tensors(rows[i:i + 16]))
@@ -76,12 +82,18 @@ def fit(model, rows, settings):
             scale = (step + 1) / warmup if step < warmup else 0.5 * (1 + math.cos(math.pi * (step - warmup) / (steps - warmup)))
             for group in optimizer.param_groups:
                 group["lr"] = settings["learning_rate"] * scale
-            loss, n = loss_of(model, *tensors([rows[j] for j in order[i:i + batch_size]]))
-            (loss / n).backward()
+            # Rows of like length together: less padding, the same gradient.
+            batch = sorted((rows[j] for j in order[i:i + batch_size]), key=lambda row: len(row[0]))
+            n = sum(targets(row) for row in batch)
+            total = 0.0
+            for k in range(0, len(batch), 4):
+                loss, _ = loss_of(model, *tensors(batch[k:k + 4]))
+                (loss / n).backward()
+                total += loss.item() / n
             torch.nn.utils.clip_grad_norm_(parameters, settings["max_grad_norm"])
             optimizer.step()
             optimizer.zero_grad()
-            losses.append(loss.item() / n)
+            losses.append(total)
     return losses
 
 
