@@ -160,7 +160,7 @@ class DownloadTest : public ::testing::Test {
   int Download() {
     CLI::App app;
     CommonFlags common;
-    Run run;
+    client::Run run;
     AddDownload(app, common, &run);
     app.parse("download job-1 --to " + dir_.path() + "/out --address " + service_.address());
     return run();
