@@ -7,15 +7,18 @@ namespace tundra::client {
 CLI::App* NewCommand(CLI::App& app, CommonFlags& common, const std::string& name,
                      const std::string& help) {
   CLI::App* command = app.add_subcommand(name, help);
-  command->add_option("--address", common.address.address, "Service to talk to, HOST:PORT");
-  command->add_option("--context", common.address.context,
-                      "Named context of " + ConfigPath());
-  command->add_flag("--insecure", common.address.insecure,
-                    "Talk to an address beyond loopback although nothing is encrypted yet");
-  command->add_option("-o,--output", common.output, "text or json")
+  AddCommonFlags(*command, common);
+  return command;
+}
+
+void AddCommonFlags(CLI::App& app, CommonFlags& common) {
+  app.add_option("--address", common.address.address, "Service to talk to, HOST:PORT");
+  app.add_option("--context", common.address.context, "Named context of " + ConfigPath());
+  app.add_flag("--insecure", common.address.insecure,
+               "Talk to an address beyond loopback although nothing is encrypted yet");
+  app.add_option("-o,--output", common.output, "text or json")
       ->check(CLI::IsMember({"text", "json"}))
       ->capture_default_str();
-  return command;
 }
 
 }  // namespace tundra::client

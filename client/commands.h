@@ -33,6 +33,9 @@ void AddGenerate(CLI::App& app, CommonFlags& common, Run* run);
 void AddLocal(CLI::App& app, CommonFlags& common, Run* run);
 void AddDoctor(CLI::App& app, CommonFlags& common, Run* run);
 
+// --address, --context, --insecure and --output, before the command's name too.
+void AddCommonFlags(CLI::App& app, CommonFlags& common);
+
 // A command with the common flags on it.
 CLI::App* NewCommand(CLI::App& app, CommonFlags& common, const std::string& name,
                      const std::string& help);

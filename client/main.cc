@@ -5,6 +5,7 @@
 
 #include "client/commands.h"
 #include "client/output.h"
+#include "common/suggest.h"
 
 namespace tundra::client {
 namespace {
@@ -22,6 +23,14 @@ First steps:
 JOB is a job's id, or its name (the newest of that name).
 Exit codes: 0 ok, 1 the job failed, 2 bad usage or input, 3 service unreachable.)";
 
+int UnknownCommand(const CLI::App& app, const std::string& word) {
+  std::vector<std::string> names;
+  for (const CLI::App* command : app.get_subcommands({})) names.push_back(command->get_name());
+  std::fprintf(stderr, "tundra: there is no command '%s'; %s\n", word.c_str(),
+               Suggest(word, names).c_str());
+  return kBadInput;
+}
+
 int Main(int argc, char** argv) {
   ::signal(SIGPIPE, SIG_IGN);
   CLI::App app{kHelp, "tundra"};
@@ -29,6 +38,7 @@ int Main(int argc, char** argv) {
   app.require_subcommand(1);
   app.fallthrough(false);
   CommonFlags common;
+  AddCommonFlags(app, common);
   Run run;
   AddSubmit(app, common, &run);
   AddJobCommands(app, common, &run);
@@ -37,9 +47,14 @@ int Main(int argc, char** argv) {
   AddDataCommands(app, common, &run);
   AddLocal(app, common, &run);
   AddDoctor(app, common, &run);
+  if (argc == 1) {
+    std::printf("%s\n", app.help().c_str());
+    return kBadInput;
+  }
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {
+    if (app.get_subcommands().empty() && argv[1][0] != '-') return UnknownCommand(app, argv[1]);
     return app.exit(error) == 0 ? kOk : kBadInput;
   }
   return run();
