@@ -132,7 +132,6 @@ absl::Status RankJob::BuildTrainer(uint64_t activation_budget_bytes) {
   options.ops = base_->ops();
   options.weights = base_->weights();
   options.collective = base_->world();
-  options.threads = base_->setup().threads();
   options.collective_timeout = base_->timeout();
   options.activation_budget_bytes = activation_budget_bytes;
   ASSIGN_OR_RETURN(trainer_,

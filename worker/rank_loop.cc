@@ -184,7 +184,7 @@ absl::StatusOr<std::string> RankLoop::Answer(const std::string& prompt,
 absl::Status RankLoop::Samples() {
   outcome_.samples.clear();
   if (base_->rank() != 0 && !base_->network_gather()) return absl::OkStatus();
-  ASSIGN_OR_RETURN(const AdapterView adapter, job_->trainer()->DeviceAdapter());
+  const AdapterView adapter = job_->trainer()->DeviceAdapter();
   for (const std::string& prompt : job_->spec().eval().samples()) {
     tundra::v1::Sample sample;
     sample.set_prompt(prompt);

@@ -74,7 +74,7 @@ class CpuOps final : public Ops {
   size_t LossScratchBytes(int64_t chunk_tokens, const FrozenWeight& w_VD_forward,
                           const FrozenWeight& w_VD_backward, Precision precision) const override;
 
-  absl::Status AbsMax(Ctx ctx, ConstView x, View largest) override;
+  absl::Status AbsMax(Ctx ctx, ConstView x, Write write, View largest) override;
   absl::Status CountNonFinite(Ctx ctx, ConstView x, View count) override;
   absl::Status QuantiseAccumulate(Ctx ctx, ConstView grad, double scale, View sum) override;
   absl::Status Dequantise(Ctx ctx, ConstView sum, double scale, double divisor, View grad) override;

@@ -254,14 +254,15 @@ class Ops {
 
   // ---- gradients and the optimizer ----------------------------------------------------
 
-  // largest (f32, one number) = max |x|, NaN when one is NaN, 0 of none.
-  virtual absl::Status AbsMax(Ctx ctx, ConstView x, View largest) = 0;
+  // largest (f32, one number) = max |x|, NaN when one is NaN, 0 of none. kAdd: the larger of
+  // that and what largest holds, NaN above all.
+  virtual absl::Status AbsMax(Ctx ctx, ConstView x, Write write, View largest) = 0;
 
   // count (i64, one number) = how many elements are NaN or infinite.
   virtual absl::Status CountNonFinite(Ctx ctx, ConstView x, View count) = 0;
 
-  // sum (i64) += round_to_nearest_even(grad · scale), modulo 2^64. scale is the power of two
-  // 2^(62 − ⌈log2 M⌉ − e) of engine.md, so the product is exact. Beyond ±2^62 it
+  // sum (i64) += Quantize(grad, scale) of worker/ops/quantise.h, modulo 2^64. scale is the
+  // power of two 2^(62 − ⌈log2 M⌉ − e), so the product is exact. Beyond ±2^62 it
   // saturates and NaN counts as 0: AbsMax tells, and the step is redone or skipped.
   virtual absl::Status QuantiseAccumulate(Ctx ctx, ConstView grad, double scale, View sum) = 0;
 

@@ -142,7 +142,6 @@ class TestGroup {
     trainer.ops = rank.ops.get();
     trainer.weights = rank.weights.get();
     trainer.collective = rank.collective.get();
-    trainer.threads = options_.threads;
     trainer.activation_budget_bytes = options_.activation_budget_bytes;
     trainer.force_recompute = options_.force_recompute;
     ASSIGN_OR_RETURN(rank.trainer, Trainer::Create(trainer, options_.spec, ViewsOf(*options_.train),
