@@ -51,6 +51,8 @@ class CpuOps final : public Ops {
   absl::StatusOr<FrozenWeight> PrepareWeight(Ctx ctx, ConstView w_NK, Direction direction,
                                              Precision precision, void* storage,
                                              size_t storage_bytes) override;
+  size_t PrepareScratchBytes(int64_t n, int64_t k, DType stored,
+                             Precision precision) const override;
   absl::Status FrozenMatmul(Ctx ctx, ConstView x_TK, const FrozenWeight& w_NK, Precision precision,
                             Write write, View y_TN) override;
   absl::Status FrozenMatmulBackward(Ctx ctx, ConstView dy_TN, const FrozenWeight& w_NK,

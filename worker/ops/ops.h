@@ -191,10 +191,13 @@ class Ops {
 
   // Lays w_NK (f32 or bf16, row-major) out for one direction and precision in `storage`
   // (PreparedBytes bytes at a 64-byte boundary). The result refers to storage.
-  // Scratch: 4 bytes · N · K at most, when w's type is not that of the layout.
+  // Scratch: PrepareScratchBytes.
   virtual absl::StatusOr<FrozenWeight> PrepareWeight(Ctx ctx, ConstView w_NK, Direction direction,
                                                      Precision precision, void* storage,
                                                      size_t storage_bytes) = 0;
+  // 0 where the layout holds the type that is stored, or is made without a copy.
+  virtual size_t PrepareScratchBytes(int64_t n, int64_t k, DType stored,
+                                     Precision precision) const = 0;
 
   // y_TN (=|+=) x_TK · W_NKᵀ. The output matrix too: logits of few rows are this.
   // Scratch: MatmulScratchBytes.

@@ -33,8 +33,16 @@ std::vector<int32_t> Lengths(std::span<const RowView> rows) {
   return lengths;
 }
 
-absl::Status CheckRows(std::span<const RowView> rows, const char* set, const TrainSpec& spec) {
+absl::Status CheckRows(std::span<const RowView> rows, const char* set, const TrainSpec& spec,
+                       int64_t vocab) {
   for (const RowView& row : rows) {
+    // Now, not at the step that meets the row.
+    for (const int32_t id : row.ids) {
+      if (id >= 0 && id < vocab) continue;
+      return absl::InvalidArgumentError(absl::StrCat(
+          set, " row ", row.index, ": token id ", id, " is not in the base's vocabulary of ", vocab,
+          "; tokenizer and base don't belong together"));
+    }
     if (static_cast<int64_t>(row.ids.size()) > spec.max_seq_length) {
       return absl::InvalidArgumentError(absl::StrCat(
           set, " row ", row.index, ": ", row.ids.size(), " tokens are over max_seq_length = ",
@@ -70,8 +78,8 @@ absl::StatusOr<std::unique_ptr<Trainer>> Trainer::Create(const TrainerOptions& o
                                                          std::vector<RowView> validation) {
   RETURN_IF_ERROR(CheckTrainSpec(spec, options.config));
   if (train.empty()) return absl::InvalidArgumentError("the training data has no rows");
-  RETURN_IF_ERROR(CheckRows(train, "training", spec));
-  RETURN_IF_ERROR(CheckRows(validation, "validation", spec));
+  RETURN_IF_ERROR(CheckRows(train, "training", spec, options.config.vocab));
+  RETURN_IF_ERROR(CheckRows(validation, "validation", spec, options.config.vocab));
   ASSIGN_OR_RETURN(LoraLayout layout, LoraLayout::Make(options.config, spec.lora));
   std::unique_ptr<Trainer> trainer(
       new Trainer(options, spec, std::move(layout), std::move(train), std::move(validation)));
@@ -223,8 +231,6 @@ absl::StatusOr<StepMetrics> Trainer::RunStep(const StepPlan& plan) {
   if (decision == SumDecision::kAccept) {
     ASSIGN_OR_RETURN(metrics.grad_norm,
                      MeanGradients(static_cast<double>(sum_->scalars().target_tokens)));
-    // Finite gradients whose sum no float holds would make every weight NaN.
-    if (!std::isfinite(metrics.grad_norm)) decision = SumDecision::kNonFinite;
   }
   // From here on only a broken device can fail: the state changes as a whole.
   state_.redone += metrics.redone;

@@ -129,8 +129,8 @@ class Trainer {
   absl::Status Accumulate(const StepPlan& plan, std::span<const Batch> own,
                           const AdapterView& adapter);
   absl::StatusOr<SumDecision> Decide(StepMetrics& metrics);
-  // Fills mean_grad_; the state stays as it is. The norm, which is not finite when a sum
-  // of finite gradients is not.
+  // Fills mean_grad_ and returns its norm; the state stays as it is. Both are finite: each
+  // micro-batch has a target, so no mean is larger than the largest gradient.
   absl::StatusOr<double> MeanGradients(double divisor);
   absl::Status Update(StepMetrics& metrics);
   absl::Status Skip();
