@@ -105,7 +105,8 @@ TEST_F(Base, WeightsThatWouldBeLeftOutAreRefusedByName) {
                              HasSubstr("num_hidden_layers = 1"))));
   SetUp();
   // Saved without its head: names lack "model.".
-  Rewrite(single_.path(), [](const std::string& name) { return name.substr(6); }, "");
+  Rewrite(
+      single_.path(), [](const std::string& name) { return name.substr(6); }, "");
   EXPECT_THAT(OpenStatus(single_.path()),
               StatusIs(absl::StatusCode::kNotFound, HasSubstr("model.embed_tokens.weight")));
   SetUp();

@@ -80,7 +80,8 @@ absl::Status RefuseFeatures(const Fields& fields, const json& whole, const Famil
   if (const json* types = fields.Get("layer_types"); types != nullptr) {
     if (!types->is_array()) return fields.Bad("layer_types", "a list is needed");
     for (const json& type : *types) {
-      if (type != "full_attention") return refuse(absl::StrCat("layer_types ", type.dump()).c_str());
+      if (type != "full_attention")
+        return refuse(absl::StrCat("layer_types ", type.dump()).c_str());
     }
   }
   // An explicit null means no window; a missing field means the family's.

@@ -85,9 +85,9 @@ absl::Status RefuseLeftOut(const ModelConfig& config, const BaseFiles& base) {
   }
   const std::string next = LayerTensorName(config.layers, kAttentionNorm);
   if (!base.tensors().contains(next)) return absl::OkStatus();
-  return absl::InvalidArgumentError(absl::StrCat(base.dir(), ": holds \"", next, "\", but ",
-                                                 "config.json has num_hidden_layers = ",
-                                                 config.layers, "; they are not of one model"));
+  return absl::InvalidArgumentError(absl::StrCat(
+      base.dir(), ": holds \"", next, "\", but ",
+      "config.json has num_hidden_layers = ", config.layers, "; they are not of one model"));
 }
 
 }  // namespace

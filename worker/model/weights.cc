@@ -74,9 +74,9 @@ size_t WeightSource::LargestScratchBytes() const {
   for (const Unit& unit : plan_.units()) {
     for (const UnitTensor& tensor : unit.tensors) {
       if (!IsMatrix(tensor)) continue;
-      largest = std::max(largest,
-                         ops_->PrepareScratchBytes(tensor.shape[0], tensor.shape[1],
-                                                   SeenType(tensor.type), options_.precision));
+      largest =
+          std::max(largest, ops_->PrepareScratchBytes(tensor.shape[0], tensor.shape[1],
+                                                      SeenType(tensor.type), options_.precision));
     }
   }
   return largest;

@@ -120,9 +120,9 @@ TEST(Weights, MatricesInAnotherTypeThanTheirLayoutAreConverted) {
   options.shard_fds = {base->shards[0].fd()};
   TUNDRA_ASSERT_OK_AND_ASSIGN(const auto weights,
                               WeightSource::Create(*base->plan, ops.get(), options));
-  TUNDRA_ASSERT_OK(weights->BeginPass(
-      {{.unit = base->plan->layer_unit(0), .forward = true, .backward = true},
-       {.unit = base->plan->output_unit(), .forward = true, .backward = true}}));
+  TUNDRA_ASSERT_OK(
+      weights->BeginPass({{.unit = base->plan->layer_unit(0), .forward = true, .backward = true},
+                          {.unit = base->plan->output_unit(), .forward = true, .backward = true}}));
   for (int i = 0; i < 2; ++i) {
     TUNDRA_ASSERT_OK_AND_ASSIGN(const UnitView* unit, weights->Next());
     EXPECT_EQ(unit->forward.back().layout, FrozenWeight::Layout::kPrepared);

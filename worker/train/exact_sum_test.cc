@@ -118,8 +118,7 @@ class Sum {
   }
   void AddGradient(int tensor, const std::vector<float>& g) {
     TUNDRA_EXPECT_OK(sum_->AddGradient(
-        ctx(), tensor,
-        ConstView::Vector(g.data(), DType::kF32, static_cast<int64_t>(g.size()))));
+        ctx(), tensor, ConstView::Vector(g.data(), DType::kF32, static_cast<int64_t>(g.size()))));
   }
   void AddScalars(const StepScalars& scalars) { sum_->AddScalars(scalars); }
   std::span<float> Maxima() { return *sum_->Maxima(ctx()); }

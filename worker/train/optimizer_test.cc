@@ -65,7 +65,8 @@ TEST(AdamWTest, FollowsPyTorchWithClippingAndSchedule) {
       double norm = 0;
       for (std::vector<float>& tensor : g) {
         double square = 0;
-        TUNDRA_ASSERT_OK(ops->SquaredNorm(ctx, Vector(tensor), View::Vector(&square, DType::kF64, 1)));
+        TUNDRA_ASSERT_OK(
+            ops->SquaredNorm(ctx, Vector(tensor), View::Vector(&square, DType::kF64, 1)));
         norm += square;
       }
       norm = std::sqrt(norm);
@@ -80,8 +81,8 @@ TEST(AdamWTest, FollowsPyTorchWithClippingAndSchedule) {
         TUNDRA_ASSERT_OK(ops->Scale(ctx, static_cast<float>(coefficient), Vector(g[t])));
         params.learning_rate = rate;
         params.step = static_cast<int64_t>(step) + 1;
-        TUNDRA_ASSERT_OK(ops->AdamW(ctx, params, Vector(g[t]), Vector(weights[t]), Vector(m[t]),
-                                    Vector(v[t])));
+        TUNDRA_ASSERT_OK(
+            ops->AdamW(ctx, params, Vector(g[t]), Vector(weights[t]), Vector(m[t]), Vector(v[t])));
       }
     }
     for (size_t t = 0; t < weights.size(); ++t) {

@@ -39,9 +39,9 @@ absl::Status CheckRows(std::span<const RowView> rows, const char* set, const Tra
     // Now, not at the step that meets the row.
     for (const int32_t id : row.ids) {
       if (id >= 0 && id < vocab) continue;
-      return absl::InvalidArgumentError(absl::StrCat(
-          set, " row ", row.index, ": token id ", id, " is not in the base's vocabulary of ", vocab,
-          "; tokenizer and base don't belong together"));
+      return absl::InvalidArgumentError(absl::StrCat(set, " row ", row.index, ": token id ", id,
+                                                     " is not in the base's vocabulary of ", vocab,
+                                                     "; tokenizer and base don't belong together"));
     }
     if (static_cast<int64_t>(row.ids.size()) > spec.max_seq_length) {
       return absl::InvalidArgumentError(absl::StrCat(
@@ -216,8 +216,8 @@ absl::StatusOr<StepMetrics> Trainer::RunStep(const StepPlan& plan) {
   std::vector<int32_t> exponents = state_.exponents;
   SumDecision decision = SumDecision::kRedo;
   for (int pass = 0; pass < kMaxPasses && decision == SumDecision::kRedo; ++pass) {
-    RETURN_IF_ERROR(sum_->Begin(model_->ctx(), static_cast<int64_t>(plan.micro_batches.size()),
-                                exponents));
+    RETURN_IF_ERROR(
+        sum_->Begin(model_->ctx(), static_cast<int64_t>(plan.micro_batches.size()), exponents));
     {
       Stopwatch watch(&metrics.compute_seconds);
       RETURN_IF_ERROR(Accumulate(plan, own, adapter));
@@ -278,9 +278,9 @@ absl::Status Trainer::Accumulate(const StepPlan& plan, std::span<const Batch> ow
     RETURN_IF_ERROR(model_->Train(pass, adapter, dropout, pass_plan_.recompute, sink, losses));
     for (size_t m = 0; m < pass.size(); ++m) {
       sum_->AddScalars({.loss_sum = losses[m],
-                       .target_tokens = pass[m].target_tokens,
-                       .tokens = pass[m].tokens(),
-                       .rows = pass[m].num_rows()});
+                        .target_tokens = pass[m].target_tokens,
+                        .tokens = pass[m].tokens(),
+                        .rows = pass[m].num_rows()});
     }
   }
   return absl::OkStatus();
@@ -387,9 +387,9 @@ absl::StatusOr<EvalMetrics> Trainer::Evaluate() {
     RETURN_IF_ERROR(model_->Losses(pass, adapter, losses));
     for (size_t m = 0; m < pass.size(); ++m) {
       sum->AddScalars({.loss_sum = losses[m],
-                      .target_tokens = pass[m].target_tokens,
-                      .tokens = pass[m].tokens(),
-                      .rows = pass[m].num_rows()});
+                       .target_tokens = pass[m].target_tokens,
+                       .tokens = pass[m].tokens(),
+                       .rows = pass[m].num_rows()});
     }
   }
   const CallOptions call{.timeout = options_.collective_timeout};

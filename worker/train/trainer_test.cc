@@ -207,8 +207,7 @@ TEST_F(Training, MemoryApartFromTheHostsGivesTheSameBytes) {
   const JobState state = first.rank(0).trainer->state();
   TestGroup second(apart);
   TUNDRA_ASSERT_OK(second.Start());
-  TUNDRA_ASSERT_OK(second.OnAll(
-      [&](int, TestRank& rank) { return rank.trainer->Restore(state); }));
+  TUNDRA_ASSERT_OK(second.OnAll([&](int, TestRank& rank) { return rank.trainer->Restore(state); }));
   TUNDRA_ASSERT_OK(second.Run());
   EXPECT_EQ(second.AdapterHash(), one);
 }
