@@ -13,11 +13,10 @@
 namespace tundra::client {
 
 std::string SummaryText(const tundra::v1::ValidationReport& report, const std::string& name) {
-  return absl::StrFormat("%s: %d rows (%s), %s tokens, %s of them targets, longest row %d tokens",
-                         name, report.rows(), report.format(),
-                         HumanCount(static_cast<double>(report.tokens())),
-                         HumanCount(static_cast<double>(report.target_tokens())),
-                         report.longest_row());
+  return absl::StrFormat(
+      "%s: %d rows (%s), %s tokens, %s of them targets, longest row %d tokens", name, report.rows(),
+      report.format(), HumanCount(static_cast<double>(report.tokens())),
+      HumanCount(static_cast<double>(report.target_tokens())), report.longest_row());
 }
 
 std::string FindingsText(const tundra::v1::ValidationReport& report, const std::string& name) {
@@ -140,6 +139,23 @@ int ListDatasets(const CommonFlags& common) {
   return kOk;
 }
 
+int DeleteDatasets(const CommonFlags& common, const std::vector<std::string>& names) {
+  const auto service = Service::Open(common.address);
+  if (!service.ok()) return Fail(service.status());
+  for (const std::string& name : names) {
+    grpc::ClientContext context;
+    Prepare(&context);
+    tundra::v1::DeleteDatasetRequest request;
+    request.set_name(name.starts_with("datasets/") ? name : "datasets/" + name);
+    google::protobuf::Empty empty;
+    const grpc::Status status = service->datasets()->DeleteDataset(&context, request, &empty);
+    if (!status.ok()) return Fail(service->Explain(status));
+    if (!common.json()) std::printf("deleted %s\n", request.name().c_str());
+  }
+  if (common.json()) std::printf("{}\n");
+  return kOk;
+}
+
 int ListBases(const CommonFlags& common) {
   const auto service = Service::Open(common.address);
   if (!service.ok()) return Fail(service.status());
@@ -184,8 +200,21 @@ void AddDataCommands(CLI::App& app, CommonFlags& common, Run* run) {
       ->capture_default_str();
   validate->callback([=, &common] { *run = [=, &common] { return Validate(common, *flags); }; });
 
-  NewCommand(app, common, "datasets", "List the data sets that were uploaded")
-      ->callback([=, &common] { *run = [&common] { return ListDatasets(common); }; });
+  CLI::App* datasets =
+      NewCommand(app, common, "datasets", "List the data sets that were uploaded, or delete some");
+  auto doomed = std::make_shared<std::vector<std::string>>();
+  CLI::App* remove =
+      NewCommand(*datasets, common, "delete",
+                 "Delete data sets; refused while a job that has not ended uses one");
+  remove->add_option("DATASET", *doomed, "datasets/ID, as `tundra datasets` lists them")
+      ->required();
+  remove->callback(
+      [=, &common] { *run = [=, &common] { return DeleteDatasets(common, *doomed); }; });
+  datasets->callback([=, &common] {
+    // A command's own callback runs after those of its subcommands.
+    if (datasets->got_subcommand(remove)) return;
+    *run = [&common] { return ListDatasets(common); };
+  });
   NewCommand(app, common, "bases", "List the base models that workers hold")
       ->callback([=, &common] { *run = [&common] { return ListBases(common); }; });
 }

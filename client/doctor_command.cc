@@ -55,9 +55,10 @@ Finding CheckCpu() {
   const std::string isa = has("amx_bf16") || has("avx512_bf16") ? "bf16 products in hardware"
                           : has("avx512f")                      ? "AVX-512"
                           : has("avx2")                         ? "AVX2"
-                                                                : "neither AVX2 nor AVX-512";
+                          : has("sse4_1")                       ? "SSE4.1 only, so slow"
+                                                                : "no SSE4.1, which is needed";
   const bool bf16 = has("amx_bf16") || has("avx512_bf16");
-  return {"cpu", has("avx2"),
+  return {"cpu", has("sse4_1"),
           absl::StrCat(cores, " cores, ", isa,
                        bf16 ? "" : "; bf16 jobs compute in f32 from bf16 weights here")};
 }
@@ -99,8 +100,8 @@ std::vector<Finding> CheckService(const CommonFlags& common) {
   if (service->jobs()->ListJobs(&jobs_context, request, &failed).ok()) {
     for (const auto& job : failed.jobs()) {
       findings.push_back({"job", false,
-                          absl::StrCat(job.name(), " (", job.display_name(), ") failed: ",
-                                       job.failure().message())});
+                          absl::StrCat(job.name(), " (", job.display_name(),
+                                       ") failed: ", job.failure().message())});
     }
   }
   return findings;

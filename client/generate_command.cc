@@ -38,6 +38,9 @@ absl::StatusOr<std::string> AdapterName(const Service& service, const std::strin
 }
 
 int RunGenerate(const CommonFlags& common, const GenerateFlags& flags) {
+  if (flags.prompt.empty()) {
+    return Fail(absl::InvalidArgumentError("--prompt is empty; say what to answer"));
+  }
   const auto service = Service::Open(common.address);
   if (!service.ok()) return Fail(service.status());
   const auto adapter = AdapterName(*service, flags.adapter);

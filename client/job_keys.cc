@@ -7,6 +7,7 @@
 
 #include "absl/strings/str_join.h"
 #include "common/status.h"
+#include "common/suggest.h"
 
 namespace tundra::client {
 namespace {
@@ -14,7 +15,7 @@ namespace {
 using tundra::v1::Job;
 
 absl::Status Wrong(const YAML::Node& node, const std::string& expected) {
-  const std::string value = node.IsScalar() ? absl::StrCat("'", node.Scalar(), "'")
+  const std::string value = node.IsScalar()     ? absl::StrCat("'", node.Scalar(), "'")
                             : node.IsSequence() ? "a list"
                             : node.IsMap()      ? "a map"
                                                 : "nothing";
@@ -97,7 +98,8 @@ absl::Status SetDevices(const YAML::Node& node, Job* job) {
       } else if (key == "max") {
         resources->mutable_device_range()->set_max(item.second.as<int32_t>());
       } else {
-        return absl::InvalidArgumentError(absl::StrCat("has no key '", key, "'; it takes ", expected));
+        return absl::InvalidArgumentError(
+            absl::StrCat("has no key '", key, "'; it takes ", expected));
       }
     }
   } catch (const YAML::Exception&) {
@@ -181,7 +183,8 @@ std::vector<JobKey> OtherKeys() {
       {"name", "job.display_name", Text([](auto v, Job* j) { j->set_display_name(v); })},
       {"labels", "job.labels", SetLabels},
       {"base", "", Text([=](auto v, Job* j) { spec(j)->set_base(v); })},
-      {"dataset.train", "", Text([=](auto v, Job* j) { spec(j)->mutable_dataset()->set_train(v); })},
+      {"dataset.train", "",
+       Text([=](auto v, Job* j) { spec(j)->mutable_dataset()->set_train(v); })},
       {"dataset.validation", "",
        Text([=](auto v, Job* j) { spec(j)->mutable_dataset()->set_validation(v); })},
       {"resources.devices", "job.spec.resources.device_count", SetDevices},
@@ -269,24 +272,6 @@ const std::vector<JobKey>& JobKeys() {
     return all;
   }();
   return *keys;
-}
-
-size_t EditDistance(const std::string& a, const std::string& b) {
-  std::vector<std::vector<size_t>> d(a.size() + 1, std::vector<size_t>(b.size() + 1));
-  for (size_t i = 0; i <= a.size(); ++i) {
-    for (size_t j = 0; j <= b.size(); ++j) {
-      if (i == 0 || j == 0) {
-        d[i][j] = i + j;
-        continue;
-      }
-      const size_t same = a[i - 1] == b[j - 1] ? 0 : 1;
-      d[i][j] = std::min({d[i - 1][j] + 1, d[i][j - 1] + 1, d[i - 1][j - 1] + same});
-      if (i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1]) {
-        d[i][j] = std::min(d[i][j], d[i - 2][j - 2] + 1);
-      }
-    }
-  }
-  return d[a.size()][b.size()];
 }
 
 std::string DidYouMean(const std::string& section, const std::string& key) {

@@ -31,7 +31,4 @@ const std::vector<JobKey>& JobKeys();
 // keys of the section. `section` is "" for the top.
 std::string DidYouMean(const std::string& section, const std::string& key);
 
-// Edits (insert, delete, replace, swap of neighbours) from a to b.
-size_t EditDistance(const std::string& a, const std::string& b);
-
 }  // namespace tundra::client

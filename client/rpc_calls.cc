@@ -49,24 +49,25 @@ absl::Status Service::Explain(const grpc::Status& status) const {
   const std::vector<FieldViolation> violations = Violations(status);
   if (!violations.empty()) {
     std::vector<std::string> lines;
-    for (const auto& v : violations) lines.push_back(absl::StrCat("  ", v.field, ": ", v.description));
-    return absl::Status(plain.code(), absl::StrCat("the request has ", violations.size(),
-                                                   violations.size() == 1 ? " fault:\n" : " faults:\n",
-                                                   absl::StrJoin(lines, "\n")));
+    for (const auto& v : violations)
+      lines.push_back(absl::StrCat("  ", v.field, ": ", v.description));
+    return absl::Status(plain.code(),
+                        absl::StrCat("the request has ", violations.size(),
+                                     violations.size() == 1 ? " fault:\n" : " faults:\n",
+                                     absl::StrJoin(lines, "\n")));
   }
   if (absl::IsUnavailable(plain) &&
       (plain.message().find("failed to connect") != std::string::npos || plain.message().empty() ||
        plain.message().find("connections to all backends") != std::string::npos ||
        plain.message().find("Socket closed") != std::string::npos)) {
-    return absl::UnavailableError(absl::StrCat(
-        "no service answers at ", address_.value, " (from ", address_.source,
-        "): start one with `tundra local up`, or name another with --address (",
-        plain.message(), ")"));
+    return absl::UnavailableError(
+        absl::StrCat("no service answers at ", address_.value, " (from ", address_.source,
+                     "): start one with `tundra local up`, or name another with --address (",
+                     plain.message(), ")"));
   }
   if (absl::IsDeadlineExceeded(plain)) {
-    return absl::DeadlineExceededError(absl::StrCat("the service at ", address_.value,
-                                                    " did not answer in time (", plain.message(),
-                                                    ")"));
+    return absl::DeadlineExceededError(absl::StrCat(
+        "the service at ", address_.value, " did not answer in time (", plain.message(), ")"));
   }
   return plain;
 }
@@ -87,9 +88,22 @@ void Prepare(grpc::ClientContext* context, absl::Duration timeout) {
   context->set_deadline(std::chrono::system_clock::now() + absl::ToChronoMilliseconds(timeout));
 }
 
+namespace {
+
+// "job-" and 20 letters and digits, as the server makes them; other texts are names.
+bool LooksLikeJobId(std::string_view text) {
+  constexpr std::string_view kPrefix = "job-";
+  constexpr size_t kRandom = 20;
+  return text.starts_with(kPrefix) && text.size() == kPrefix.size() + kRandom &&
+         text.substr(kPrefix.size()).find_first_not_of("abcdefghijklmnopqrstuvwxyz0123456789") ==
+             std::string_view::npos;
+}
+
+}  // namespace
+
 absl::StatusOr<std::string> Service::JobName(const std::string& text) const {
   if (text.starts_with("jobs/")) return text;
-  if (text.starts_with("job-")) return "jobs/" + text;
+  if (LooksLikeJobId(text)) return "jobs/" + text;
   if (text.find('"') != std::string::npos) {
     return absl::InvalidArgumentError("a job's name has no quotes in it");
   }

@@ -54,6 +54,7 @@ class ScriptedService : public tundra::v1::JobService::Service,
   // What the calls asked for.
   std::vector<int64_t> after_sequences;
   std::vector<int64_t> offsets;
+  std::vector<std::string> filters;
 
  private:
   grpc::Status WatchJob(grpc::ServerContext* context, const tundra::v1::WatchJobRequest* request,
@@ -64,6 +65,12 @@ class ScriptedService : public tundra::v1::JobService::Service,
   grpc::Status GetJob(grpc::ServerContext*, const tundra::v1::GetJobRequest*,
                       tundra::v1::Job* response) override {
     *response = job;
+    return grpc::Status::OK;
+  }
+  grpc::Status ListJobs(grpc::ServerContext*, const tundra::v1::ListJobsRequest* request,
+                        tundra::v1::ListJobsResponse* response) override {
+    filters.push_back(request->filter());
+    *response->add_jobs() = job;
     return grpc::Status::OK;
   }
   grpc::Status DownloadFile(grpc::ServerContext*, const tundra::v1::DownloadFileRequest* request,

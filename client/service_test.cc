@@ -62,7 +62,8 @@ TEST(WatchTest, OutlivesAServiceThatIsKilledAndComesBack) {
   ScriptedService service;
   absl::Mutex mu;
   bool watched = false;
-  service.watch = [&](int call, grpc::ServerContext* context, ScriptedService::WatchWriter* writer) {
+  service.watch = [&](int call, grpc::ServerContext* context,
+                      ScriptedService::WatchWriter* writer) {
     writer->Write(JobItem(call == 0 ? tundra::v1::RUNNING : tundra::v1::FAILED));
     {
       absl::MutexLock lock(&mu);
@@ -133,11 +134,21 @@ TEST(WatchTest, SaysThatTheJobHasNotEndedInTime) {
               StatusIs(absl::StatusCode::kDeadlineExceeded, _));
 }
 
+TEST(JobName, TellsIdsFromNames) {
+  ScriptedService service;
+  service.job.set_name("jobs/job-found");
+  EXPECT_EQ(*service.Open().JobName("jobs/anything"), "jobs/anything");
+  EXPECT_EQ(*service.Open().JobName("job-0123456789abcdefghij"), "jobs/job-0123456789abcdefghij");
+  EXPECT_TRUE(service.filters.empty());
+  EXPECT_EQ(*service.Open().JobName("job-nightly"), "jobs/job-found");
+  EXPECT_THAT(service.filters, ElementsAre("display_name = \"job-nightly\""));
+}
+
 class DownloadTest : public ::testing::Test {
  protected:
   void SetUp() override {
-    service_.job.set_name("jobs/job-1");
-    service_.job.mutable_adapter()->set_name("jobs/job-1/adapter");
+    service_.job.set_name("jobs/" + kJob);
+    service_.job.mutable_adapter()->set_name("jobs/" + kJob + "/adapter");
     Offer("adapter.bin", kBytes);
     service_.download = [](int, int64_t offset, ScriptedService::FileWriter* writer) {
       Send(writer, kBytes.substr(static_cast<size_t>(offset)));
@@ -156,17 +167,20 @@ class DownloadTest : public ::testing::Test {
     response.set_chunk(bytes);
     writer->Write(response);
   }
-  // The exit code of `tundra download job-1 --to DIR`.
+  // The exit code of `tundra download JOB --to DIR`.
   int Download() {
     CLI::App app;
     CommonFlags common;
     client::Run run;
     AddDownload(app, common, &run);
-    app.parse("download job-1 --to " + dir_.path() + "/out --address " + service_.address());
+    app.parse("download " + kJob + " --to " + dir_.path() + "/out --address " + service_.address());
     return run();
   }
-  std::string File(const std::string& name) { return ReadFile(dir_ / ("out/" + name)).value_or(""); }
+  std::string File(const std::string& name) {
+    return ReadFile(dir_ / ("out/" + name)).value_or("");
+  }
 
+  static inline const std::string kJob = "job-0123456789abcdefghij";
   static inline const std::string kBytes = "0123456789";
   ScriptedService service_;
   TempDir dir_;

@@ -2,34 +2,17 @@
 
 #include <yaml-cpp/yaml.h>
 
-#include <algorithm>
 #include <functional>
 #include <map>
-#include <numeric>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "common/files.h"
 #include "common/status.h"
+#include "common/suggest.h"
 
 namespace tundra::coordinator {
 namespace {
-
-// Edits (insert, delete, replace) that turn a into b.
-size_t Distance(const std::string& a, const std::string& b) {
-  std::vector<size_t> row(b.size() + 1);
-  std::iota(row.begin(), row.end(), size_t{0});
-  for (size_t i = 1; i <= a.size(); ++i) {
-    size_t diagonal = row[0];
-    row[0] = i;
-    for (size_t j = 1; j <= b.size(); ++j) {
-      const size_t above = row[j];
-      row[j] = std::min({row[j] + 1, row[j - 1] + 1, diagonal + (a[i - 1] != b[j - 1] ? 1 : 0)});
-      diagonal = above;
-    }
-  }
-  return row[b.size()];
-}
 
 using Setters = std::map<std::string, std::function<void(const YAML::Node&)>>;
 
@@ -62,13 +45,10 @@ absl::Status ApplyNode(const std::string& path, const YAML::Node& root, Config& 
     const auto key = entry.first.as<std::string>();
     const auto setter = setters.find(key);
     if (setter == setters.end()) {
-      std::string nearest;
-      for (const auto& [name, set] : setters) {
-        if (nearest.empty() || Distance(key, name) < Distance(key, nearest)) nearest = name;
-      }
-      return absl::InvalidArgumentError(absl::StrCat(Place(path, entry.first.Mark()),
-                                                     "unknown key \"", key, "\"; did you mean ",
-                                                     nearest, "?"));
+      std::vector<std::string> names;
+      for (const auto& [name, set] : setters) names.push_back(name);
+      return absl::InvalidArgumentError(absl::StrCat(
+          Place(path, entry.first.Mark()), "unknown key \"", key, "\"; ", Suggest(key, names)));
     }
     try {
       setter->second(entry.second);

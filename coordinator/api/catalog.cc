@@ -13,11 +13,17 @@ namespace {
 
 constexpr size_t kMaxPromptBytes = size_t{1} << 20;
 
+// Enough of a base's hash to name it by, as lists show it.
+bool IsHashPrefix(const std::string& text) {
+  return text.size() >= 8 && text.find_first_not_of("0123456789abcdef") == std::string::npos;
+}
+
 absl::Status CheckGenerate(const v1::GenerateRequest& r) {
   Violations v;
   v.Require(!r.base().empty(), "base", "is required");
   const std::string& prompt = r.has_raw_prompt() ? r.raw_prompt() : r.prompt();
-  v.Require(!prompt.empty(), "prompt", "is required, or raw_prompt");
+  v.Require(!prompt.empty(), r.has_raw_prompt() ? "raw_prompt" : "prompt",
+            "is empty; say what to answer");
   v.Require(prompt.size() <= kMaxPromptBytes, "prompt", "at most 1 MiB");
   v.Require(!r.has_max_tokens() || (r.max_tokens() >= 1 && r.max_tokens() <= 8192), "max_tokens",
             "must be 1 to 8192");
@@ -34,12 +40,15 @@ absl::StatusOr<BaseRecord> ResolveBase(ReadTxn& txn, const std::string& name) {
   const std::string id = name.rfind("bases/", 0) == 0 ? name.substr(6) : name;
   ASSIGN_OR_RETURN(const std::vector<BaseRecord> bases, txn.ListBases());
   std::vector<const BaseRecord*> matches;
+  std::vector<const BaseRecord*> by_hash;
   std::vector<std::string> names;
   for (const BaseRecord& base : bases) {
     if (base.hash.value == id) return base;
     if (base.info.base().display_name() == id) matches.push_back(&base);
+    if (IsHashPrefix(id) && base.hash.value.starts_with(id)) by_hash.push_back(&base);
     names.push_back(base.info.base().display_name());
   }
+  if (matches.empty()) matches = by_hash;  // a name comes before a hash that looks like it
   if (matches.size() == 1) return *matches[0];
   if (matches.empty()) {
     return absl::FailedPreconditionError(
@@ -51,8 +60,9 @@ absl::StatusOr<BaseRecord> ResolveBase(ReadTxn& txn, const std::string& name) {
   }
   names.clear();
   for (const BaseRecord* const base : matches) names.push_back("bases/" + base->hash.value);
-  return absl::FailedPreconditionError(absl::StrCat("several bases are named \"", id,
-                                                    "\"; say which: ", absl::StrJoin(names, ", ")));
+  return absl::FailedPreconditionError(
+      absl::StrCat("several bases are named \"", id,
+                   "\", or their hash begins so; say which: ", absl::StrJoin(names, ", ")));
 }
 
 absl::StatusOr<v1::ListBasesResponse> Catalog::ListBases(const v1::ListBasesRequest& request) {

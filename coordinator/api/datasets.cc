@@ -88,8 +88,15 @@ absl::StatusOr<v1::Dataset> Datasets::Upload::Finish() {
         return absl::OkStatus();
       }
     }
-    RETURN_IF_ERROR(RecordBlob(txn, *context_->blobs, {metadata_.sha256()}, now));
-    RETURN_IF_ERROR(txn.InsertDataset(record));
+    const absl::StatusOr<DatasetRecord> same =
+        txn.FindDataset(metadata_.sha256(), metadata_.display_name());
+    if (same.ok()) {
+      record = *same;
+    } else {
+      if (!absl::IsNotFound(same.status())) return same.status();
+      RETURN_IF_ERROR(RecordBlob(txn, *context_->blobs, {metadata_.sha256()}, now));
+      RETURN_IF_ERROR(txn.InsertDataset(record));
+    }
     if (metadata_.request_id().empty()) return absl::OkStatus();
     return txn.PutRequest({kUploadMethod, metadata_.request_id(), hash, record.id.value, now});
   }));

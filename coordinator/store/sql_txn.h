@@ -30,6 +30,8 @@ class SqlTxn : public Txn {
                                                                 int32_t limit) override;
   absl::StatusOr<CheckpointRecord> GetCheckpoint(const JobRecord& job, int64_t step) override;
   absl::StatusOr<DatasetRecord> GetDataset(const DatasetId& id) override;
+  absl::StatusOr<DatasetRecord> FindDataset(const std::string& sha256,
+                                            const std::string& display_name) override;
   absl::StatusOr<std::vector<DatasetRecord>> ListDatasets(int64_t before_key,
                                                           int32_t limit) override;
   absl::StatusOr<JobId> JobUsingDataset(const DatasetId& id) override;

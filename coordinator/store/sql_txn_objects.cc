@@ -90,6 +90,26 @@ absl::StatusOr<DatasetRecord> SqlTxn::GetDataset(const DatasetId& id) {
   });
 }
 
+absl::StatusOr<DatasetRecord> SqlTxn::FindDataset(const std::string& sha256,
+                                                  const std::string& display_name) {
+  return SqlGuard("looking for a data set", [&]() -> absl::StatusOr<DatasetRecord> {
+    long long key = 0;
+    std::string id;
+    std::string body;
+    soci::statement query =
+        (sql_.prepare << "SELECT d.key, d.id, d.body FROM blob_refs r JOIN datasets d "
+                         "ON r.owner = 'dataset/' || d.id WHERE r.sha256 = :s ORDER BY d.key DESC",
+         soci::use(sha256), soci::into(key), soci::into(id), soci::into(body));
+    query.execute();
+    while (query.fetch()) {
+      DatasetRecord record{.key = key, .id = {id}, .dataset = {}};
+      RETURN_IF_ERROR(DecodeProto(body, record.dataset));
+      if (record.dataset.display_name() == display_name) return record;
+    }
+    return absl::NotFoundError(absl::StrCat("there is no data set ", display_name, " of ", sha256));
+  });
+}
+
 absl::StatusOr<std::vector<DatasetRecord>> SqlTxn::ListDatasets(int64_t before_key, int32_t limit) {
   return SqlGuard("listing data sets", [&]() -> absl::StatusOr<std::vector<DatasetRecord>> {
     const long long before = before_key, most = limit;

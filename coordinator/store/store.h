@@ -55,6 +55,9 @@ class ReadTxn {
 
   // Errors: kNotFound.
   virtual absl::StatusOr<DatasetRecord> GetDataset(const DatasetId& id) = 0;
+  // The newest data set with these bytes and this file name. Errors: kNotFound.
+  virtual absl::StatusOr<DatasetRecord> FindDataset(const std::string& sha256,
+                                                    const std::string& display_name) = 0;
   // Newest first.
   virtual absl::StatusOr<std::vector<DatasetRecord>> ListDatasets(int64_t before_key,
                                                                   int32_t limit) = 0;

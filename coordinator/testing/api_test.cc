@@ -109,7 +109,24 @@ TEST_F(ApiTest, ARequestIdMakesOneJobAlsoAcrossARestart) {
   EXPECT_EQ(TryCreate(request, &job).error_code(), grpc::StatusCode::ALREADY_EXISTS);
   const std::string data = Upload("rows\n", "upload-1");
   EXPECT_EQ(Upload("rows\n", "upload-1"), data);
-  EXPECT_NE(Upload("rows\n", "upload-2"), data);
+}
+
+TEST_F(ApiTest, TheSameBytesUnderOneFileNameAreOneDataSet) {
+  const std::string data = Upload("rows\n");
+  EXPECT_EQ(Upload("rows\n", "upload-2"), data);
+  EXPECT_NE(Upload("other rows\n"), data);
+  v1::UploadDatasetRequest::Metadata renamed = Metadata("rows\n");
+  renamed.set_display_name("val.jsonl");
+  v1::Dataset dataset;
+  ASSERT_TRUE(TryUpload(renamed, "rows\n", &dataset).ok());
+  EXPECT_NE(dataset.name(), data);
+  EXPECT_EQ(dataset.display_name(), "val.jsonl");
+  grpc::ClientContext context;
+  v1::DeleteDatasetRequest request;
+  request.set_name(data);
+  google::protobuf::Empty empty;
+  ASSERT_TRUE(datasets_->DeleteDataset(&context, request, &empty).ok());
+  EXPECT_NE(Upload("rows\n"), data);  // a deleted one is not found again
 }
 
 TEST_F(ApiTest, ListsInPagesWithAFilter) {
@@ -224,6 +241,10 @@ TEST_F(ApiTest, ListsBasesWithTheirWorkers) {
   EXPECT_EQ(base.worker_count(), 1);
   EXPECT_EQ(base.max_seq_length(), 512);
   EXPECT_EQ(get("bases/none", &base).error_code(), grpc::StatusCode::NOT_FOUND);
+  const std::string hash = base.name().substr(6);
+  EXPECT_TRUE(get("bases/" + hash.substr(0, 12), &base).ok());  // as lists show it
+  EXPECT_EQ(base.name(), "bases/" + hash);
+  EXPECT_EQ(get("bases/" + hash.substr(0, 7), &base).error_code(), grpc::StatusCode::NOT_FOUND);
   worker.reset();
   Restart();
   ASSERT_TRUE(get(FakeBase().base().name(), &base).ok());
