@@ -80,7 +80,8 @@ absl::StatusOr<TrainSpec> ToTrainSpec(const tundra::v1::JobSpec& spec) {
   train.max_seq_length = training.max_seq_length();
   train.packing = training.packing();
   train.learning_rate = training.learning_rate();
-  ASSIGN_OR_RETURN(train.lr_scheduler, ToSchedule(training.lr_scheduler(), training.warmup_ratio()));
+  ASSIGN_OR_RETURN(train.lr_scheduler,
+                   ToSchedule(training.lr_scheduler(), training.warmup_ratio()));
   train.warmup_ratio = training.warmup_ratio();
   train.adamw.weight_decay = training.weight_decay();
   train.max_grad_norm = training.max_grad_norm();
@@ -132,7 +133,6 @@ absl::Status RankJob::BuildTrainer(uint64_t activation_budget_bytes) {
   options.ops = base_->ops();
   options.weights = base_->weights();
   options.collective = base_->world();
-  options.threads = base_->setup().threads();
   options.collective_timeout = base_->timeout();
   options.activation_budget_bytes = activation_budget_bytes;
   ASSIGN_OR_RETURN(trainer_,
@@ -147,9 +147,8 @@ absl::Status RankJob::BuildTrainer(uint64_t activation_budget_bytes) {
 absl::Status RankJob::Restore() {
   if (start_.resume_path().empty()) return absl::OkStatus();
   ASSIGN_OR_RETURN(const std::string bytes, ReadFile(start_.resume_path()));
-  ASSIGN_OR_RETURN(JobState state,
-                   DecodeCheckpoint(bytes, start_.resume_path(), trainer_->layout(),
-                                    trainer_->state().identity));
+  ASSIGN_OR_RETURN(JobState state, DecodeCheckpoint(bytes, start_.resume_path(), trainer_->layout(),
+                                                    trainer_->state().identity));
   LogInfo("job {}: goes on after step {}", assignment().job_id(), state.step);
   return trainer_->Restore(std::move(state));
 }

@@ -43,8 +43,8 @@ absl::Status RankLoop::Follow() {
 
 absl::Status RankLoop::Issue(Action action, const std::string& payload) {
   Header header{action, 0, static_cast<int64_t>(payload.size())};
-  RETURN_IF_ERROR(base_->world()->Broadcast(Bytes(&header, sizeof(header)), 0,
-                                            {.timeout = base_->timeout()}));
+  RETURN_IF_ERROR(
+      base_->world()->Broadcast(Bytes(&header, sizeof(header)), 0, {.timeout = base_->timeout()}));
   if (!payload.empty()) {
     std::string copy = payload;
     RETURN_IF_ERROR(base_->world()->Broadcast(Bytes(copy.data(), copy.size()), 0,
@@ -98,8 +98,8 @@ absl::Status RankLoop::Execute(Action action, const std::string& payload) {
 
 absl::StatusOr<int> RankLoop::Agree(int flag) {
   std::array<float, 1> values{static_cast<float>(flag)};
-  RETURN_IF_ERROR(base_->world()->AllReduceMax(std::span<float>(values),
-                                               {.timeout = base_->timeout()}));
+  RETURN_IF_ERROR(
+      base_->world()->AllReduceMax(std::span<float>(values), {.timeout = base_->timeout()}));
   return static_cast<int>(values[0]);
 }
 
@@ -134,8 +134,8 @@ absl::StatusOr<uint64_t> RankLoop::AgreeOnBudget() {
   // together must recompute alike.
   const double available = static_cast<double>(base_->device()->available_bytes());
   std::array<double, 1> values{-0.8 * available / base_->setup().size()};
-  RETURN_IF_ERROR(base_->world()->AllReduceMax(std::span<double>(values),
-                                               {.timeout = base_->timeout()}));
+  RETURN_IF_ERROR(
+      base_->world()->AllReduceMax(std::span<double>(values), {.timeout = base_->timeout()}));
   return static_cast<uint64_t>(std::max(1.0, -values[0]));
 }
 
@@ -184,7 +184,7 @@ absl::StatusOr<std::string> RankLoop::Answer(const std::string& prompt,
 absl::Status RankLoop::Samples() {
   outcome_.samples.clear();
   if (base_->rank() != 0 && !base_->network_gather()) return absl::OkStatus();
-  ASSIGN_OR_RETURN(const AdapterView adapter, job_->trainer()->DeviceAdapter());
+  const AdapterView adapter = job_->trainer()->DeviceAdapter();
   for (const std::string& prompt : job_->spec().eval().samples()) {
     tundra::v1::Sample sample;
     sample.set_prompt(prompt);

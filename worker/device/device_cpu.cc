@@ -1,8 +1,6 @@
 // The CPU as a device: memory is the process's own, work is done when a call returns.
 #include "worker/device/device_cpu.h"
 
-#include <unistd.h>
-
 #include <cstdlib>
 #include <cstring>
 #include <fstream>
@@ -13,6 +11,7 @@
 #include "common/status.h"
 #include "worker/device/cpu_isa.h"
 #include "worker/device/device.h"
+#include "worker/device/host_memory.h"
 
 namespace tundra {
 namespace {
@@ -48,16 +47,7 @@ std::string CpuDevice::numerics_class() const {
                       "/onednn-", OneDnnVersion());
 }
 
-size_t CpuDevice::available_bytes() const {
-  std::ifstream meminfo("/proc/meminfo");
-  for (std::string key; meminfo >> key;) {
-    size_t kib = 0;
-    if (key == "MemAvailable:" && meminfo >> kib) return kib << 10;
-    meminfo.ignore(256, '\n');
-  }
-  return static_cast<size_t>(sysconf(_SC_AVPHYS_PAGES)) *
-         static_cast<size_t>(sysconf(_SC_PAGESIZE));
-}
+size_t CpuDevice::available_bytes() const { return AvailableHostMemory(); }
 
 absl::StatusOr<Buffer> CpuDevice::Allocate(size_t bytes) {
   if (bytes == 0) return Buffer();

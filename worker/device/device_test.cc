@@ -4,12 +4,16 @@
 
 #include <cmath>
 #include <cstring>
+#include <filesystem>
+#include <fstream>
 #include <limits>
 #include <string>
 #include <utility>
 
+#include "common/files.h"
 #include "worker/device/arena.h"
 #include "worker/device/cpu_isa.h"
+#include "worker/device/host_memory.h"
 
 namespace tundra {
 namespace {
@@ -137,6 +141,57 @@ TEST(Views, SlicesShareMemoryAndKeepTheStride) {
   EXPECT_EQ(whole.Flat().cols, 12);
   const ConstView read = part;
   EXPECT_EQ(read.row<float>(1)[0], 7);
+}
+
+class HostMemory : public ::testing::Test {
+ protected:
+  void Write(const std::string& path, const std::string& text) {
+    const std::filesystem::path whole = root_ / path;
+    std::filesystem::create_directories(whole.parent_path());
+    std::ofstream(whole) << text;
+  }
+  size_t Available() const { return AvailableHostMemory(root_.path()); }
+  TempDir root_;
+};
+
+TEST_F(HostMemory, IsTheMachinesWithoutAControlGroup) {
+  EXPECT_EQ(Available(), std::numeric_limits<size_t>::max()) << "nothing to read";
+  Write("proc/meminfo", "MemTotal: 100 kB\nMemFree:  10 kB\nMemAvailable:   64 kB\nX: 1 kB\n");
+  EXPECT_EQ(Available(), 64u << 10);
+}
+
+TEST_F(HostMemory, IsWhatTheTightestControlGroupLeaves) {
+  Write("proc/meminfo", "MemAvailable: 1000000 kB\n");
+  Write("proc/self/cgroup", "0::/pod/box\n");
+  Write("sys/fs/cgroup/pod/box/memory.max", "max\n");
+  Write("sys/fs/cgroup/pod/box/memory.current", "5000\n");
+  EXPECT_EQ(Available(), size_t{1000000} << 10);
+  Write("sys/fs/cgroup/pod/memory.max", "100000\n");
+  Write("sys/fs/cgroup/pod/memory.current", "60000\n");
+  EXPECT_EQ(Available(), 40000u);
+  Write("sys/fs/cgroup/pod/memory.stat", "anon 1\nfile 20\ninactive_file 25000\nslab 2\n");
+  EXPECT_EQ(Available(), 65000u) << "cached files can be dropped";
+  Write("sys/fs/cgroup/pod/box/memory.max", "6000\n");
+  EXPECT_EQ(Available(), 1000u);
+  Write("sys/fs/cgroup/pod/box/memory.current", "7000\n");
+  EXPECT_EQ(Available(), 0u) << "over its limit";
+  // A container sees its own group as the top.
+  Write("proc/self/cgroup", "0::/\n");
+  Write("sys/fs/cgroup/memory.max", "9000\n");
+  Write("sys/fs/cgroup/memory.current", "2000\n");
+  EXPECT_EQ(Available(), 7000u);
+}
+
+TEST_F(HostMemory, KnowsVersionOne) {
+  Write("proc/meminfo", "MemAvailable: 1000000 kB\n");
+  Write("proc/self/cgroup", "9:cpu,cpuacct:/a\n4:memory:/a\nbroken\n");
+  Write("sys/fs/cgroup/memory/a/memory.limit_in_bytes", "9223372036854771712\n");
+  Write("sys/fs/cgroup/memory/a/memory.usage_in_bytes", "10\n");
+  EXPECT_EQ(Available(), size_t{1000000} << 10);
+  Write("sys/fs/cgroup/memory/memory.limit_in_bytes", "5000\n");
+  Write("sys/fs/cgroup/memory/memory.usage_in_bytes", "3000\n");
+  Write("sys/fs/cgroup/memory/memory.stat", "total_inactive_file 1000\n");
+  EXPECT_EQ(Available(), 3000u);
 }
 
 }  // namespace

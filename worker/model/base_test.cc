@@ -5,6 +5,7 @@
 
 #include <filesystem>
 #include <fstream>
+#include <functional>
 
 #include "common/sha256.h"
 #include "common/status_test_util.h"
@@ -70,6 +71,48 @@ TEST_F(Base, MissingTensorIsNamed) {
   EXPECT_THAT(
       OpenStatus(single_.path()),
       StatusIs(absl::StatusCode::kNotFound, HasSubstr("model.layers.2.input_layernorm.weight")));
+}
+
+// The tensors of a base with changes to their names and one more, in one file.
+void Rewrite(const std::string& dir, const std::function<std::string(const std::string&)>& rename,
+             const std::string& extra) {
+  TUNDRA_ASSERT_OK_AND_ASSIGN(const BaseFiles files, BaseFiles::Open(dir));
+  std::vector<std::string> data;
+  std::vector<TensorToWrite> tensors;
+  data.reserve(files.tensors().size());
+  for (const auto& [name, tensor] : files.tensors()) {
+    data.emplace_back(tensor.entry.end - tensor.entry.begin, '\0');
+    TUNDRA_ASSERT_OK(files.Read(tensor, 0, data.back().size(), data.back().data()));
+    tensors.push_back({rename(name), tensor.entry.type, tensor.entry.shape, data.back()});
+  }
+  if (!extra.empty()) tensors.push_back({extra, StoredType::kF32, {1}, std::string_view("abcd")});
+  TUNDRA_ASSERT_OK(WriteFileAtomically(dir + "/model.safetensors", WriteSafetensors(tensors, {})));
+}
+
+TEST_F(Base, WeightsThatWouldBeLeftOutAreRefusedByName) {
+  const auto same = [](const std::string& name) { return name; };
+  Rewrite(single_.path(), same, "model.layers.1.self_attn.q_proj.bias");
+  EXPECT_THAT(OpenStatus(single_.path()),
+              StatusIs(absl::StatusCode::kUnimplemented,
+                       AllOf(HasSubstr("layers.1.self_attn.q_proj.bias"), HasSubstr("biases"))));
+  SetUp();
+  nlohmann::json config = LoadJson(single_ / "config.json");
+  config["num_hidden_layers"] = 1;
+  TUNDRA_ASSERT_OK(WriteFileAtomically(single_ / "config.json", config.dump()));
+  EXPECT_THAT(OpenStatus(single_.path()),
+              StatusIs(absl::StatusCode::kInvalidArgument,
+                       AllOf(HasSubstr("model.layers.1.input_layernorm.weight"),
+                             HasSubstr("num_hidden_layers = 1"))));
+  SetUp();
+  // Saved without its head: names lack "model.".
+  Rewrite(
+      single_.path(), [](const std::string& name) { return name.substr(6); }, "");
+  EXPECT_THAT(OpenStatus(single_.path()),
+              StatusIs(absl::StatusCode::kNotFound, HasSubstr("model.embed_tokens.weight")));
+  SetUp();
+  // What old tools leave behind changes nothing.
+  Rewrite(single_.path(), same, "model.layers.0.self_attn.rotary_emb.inv_freq");
+  TUNDRA_EXPECT_OK(OpenStatus(single_.path()));
 }
 
 TEST_F(Base, AnIndexNeverLeadsOutOfTheFolder) {

@@ -18,6 +18,8 @@ using nlohmann::json;
 using Fields = JsonFields;
 
 constexpr uint64_t kMaxConfigBytes = 16 << 20;
+// What Ops::Attention takes.
+constexpr int64_t kMaxAttentionHeadDim = 256;
 
 // A row of the table of families.
 struct FamilyTraits {
@@ -73,6 +75,15 @@ absl::Status RefuseFeatures(const Fields& fields, const json& whole, const Famil
   }
   ASSIGN_OR_RETURN(const double partial, fields.Number("partial_rotary_factor", 1.0, 0, 1));
   if (partial != 1.0) return refuse("partial_rotary_factor other than 1");
+  ASSIGN_OR_RETURN(const double dropout, fields.Number("attention_dropout", 0.0, 0, 1));
+  if (dropout != 0.0) return refuse("attention_dropout above 0");
+  if (const json* types = fields.Get("layer_types"); types != nullptr) {
+    if (!types->is_array()) return fields.Bad("layer_types", "a list is needed");
+    for (const json& type : *types) {
+      if (type != "full_attention")
+        return refuse(absl::StrCat("layer_types ", type.dump()).c_str());
+    }
+  }
   // An explicit null means no window; a missing field means the family's.
   int64_t window = whole.contains("sliding_window") ? 0 : family.default_window;
   ASSIGN_OR_RETURN(window, fields.Integer("sliding_window", window, 1, int64_t{1} << 40));
@@ -91,6 +102,14 @@ absl::StatusOr<RopeConfig> ParseRope(const Fields& fields, const FamilyTraits& f
   if (scaling != nullptr && !scaling->is_object()) return fields.Bad(name, "an object is needed");
   const json empty = json::object();
   const Fields in(scaling != nullptr ? *scaling : empty, source, absl::StrCat(name, "."));
+  if (scaling != nullptr) {
+    for (const auto& [key, value] : scaling->items()) {
+      if (!value.is_object()) continue;
+      return absl::UnimplementedError(absl::StrCat(
+          std::string(source), ": ", name, ".", key,
+          " is an object: rotary embeddings that differ between layers are not supported"));
+    }
+  }
   const Fields& theta_in = in.Get("rope_theta") != nullptr ? in : fields;
   ASSIGN_OR_RETURN(rope.theta, theta_in.Number("rope_theta", family.default_rope_theta, 1.0, 1e12));
   ASSIGN_OR_RETURN(std::string type, in.Text("rope_type", ""));
@@ -170,8 +189,13 @@ absl::StatusOr<ModelConfig> ParseModelConfig(const json& whole, std::string_view
                       "it is no multiple of num_attention_heads, and no head_dim is given");
   }
   ASSIGN_OR_RETURN(config.head_dim,
-                   fields.Integer("head_dim", config.hidden / config.heads, 2, 1024));
+                   fields.Integer("head_dim", config.hidden / config.heads, 1, kMaxWidth));
   if (config.head_dim % 2 != 0) return fields.Bad("head_dim", "rotary embedding needs it even");
+  if (config.head_dim > kMaxAttentionHeadDim) {
+    return absl::UnimplementedError(
+        absl::StrCat(std::string(source), ": heads of ", config.head_dim,
+                     " dimensions are not supported; at most ", kMaxAttentionHeadDim, " are"));
+  }
   ASSIGN_OR_RETURN(config.max_positions, fields.Integer("max_position_embeddings",
                                                         family->default_max_positions, 1, 1 << 30));
   ASSIGN_OR_RETURN(const double eps,

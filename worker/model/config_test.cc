@@ -84,6 +84,16 @@ INSTANTIATE_TEST_SUITE_P(
         Bad{"mlp_bias", "true", kNot, "mlp_bias"}, Bad{"hidden_act", "\"gelu\"", kNot, "gelu"},
         Bad{"sliding_window", "64", kNot, "sliding_window"},
         Bad{"num_local_experts", "8", kNot, "mixture of experts"},
+        Bad{"attention_dropout", "0.1", kNot, "attention_dropout"},
+        Bad{"layer_types", "[\"full_attention\",\"sliding_attention\"]", kNot, "sliding_attention"},
+        Bad{"rope_scaling", "{\"type\":\"dynamic\",\"factor\":2}", kNot, "dynamic"},
+        Bad{"rope_scaling", "{\"rope_type\":\"longrope\",\"factor\":2}", kNot, "longrope"},
+        Bad{"rope_parameters", "{\"rope_type\":\"yarn\",\"rope_theta\":1e4}", kNot, "yarn"},
+        Bad{"rope_parameters", "{\"full_attention\":{\"rope_theta\":1e4}}", kNot,
+            "differ between layers"},
+        Bad{"rope_parameters", "{\"partial_rotary_factor\":0.5}", kNot, "partial_rotary_factor"},
+        // As far as the attention operation goes, and no further.
+        Bad{"head_dim", "258", kNot, "heads of 258 dimensions"},
         Bad{"quantization_config", "{}", kNot, "quantized"}));
 
 TEST(Config, MistralNeedsItsWindowSwitchedOff) {

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <thread>
 
 #include "absl/cleanup/cleanup.h"
 #include "absl/strings/str_cat.h"
@@ -14,7 +13,6 @@ namespace {
 
 // Logits of one chunk of the loss take at most about this much.
 constexpr int64_t kLossChunkBytes = int64_t{64} << 20;
-constexpr uint64_t kPerThreadScratch = 320 << 10;
 
 int64_t LossChunk(int64_t vocab) {
   const int64_t tokens = kLossChunkBytes / (vocab * static_cast<int64_t>(sizeof(float)));
@@ -87,9 +85,11 @@ absl::Status Llama::EnsureArena(uint64_t bytes) {
 // The products' needs depend on how the weights are laid out, so they are asked once
 // a unit is there. Nothing lies in the scratch arena between operations.
 absl::Status Llama::EnsureScratch(const UnitView& unit, int64_t tokens, bool head) {
-  const uint64_t threads = std::max(64U, std::thread::hardware_concurrency());
-  size_t needed =
-      threads * kPerThreadScratch + static_cast<size_t>(tokens * config_.heads) * sizeof(float);
+  // Attention's backward; the gradient of one B.
+  const int64_t widest = std::max({config_.q_width(), config_.hidden, config_.intermediate});
+  size_t needed = ops_->workspace_bytes() +
+                  static_cast<size_t>(tokens * config_.heads + widest * rank_) * sizeof(float) +
+                  4 * Arena::kAlignment;
   if (head) {
     const auto& forward = unit.forward[static_cast<size_t>(output_index_)];
     const auto& backward = unit.backward[static_cast<size_t>(output_index_)];
@@ -300,6 +300,7 @@ absl::Status Llama::Train(std::span<const Batch> batches, const AdapterView& ada
                           const DropoutKey& dropout, Recompute recompute, const GradientSink& sink,
                           std::span<double> losses) {
   TUNDRA_CHECK(adapter.layout != nullptr && losses.size() == batches.size());
+  rank_ = adapter.layout->rank();
   int64_t tokens = 0;
   for (const Batch& batch : batches) tokens = std::max(tokens, batch.padded_tokens());
   RETURN_IF_ERROR(EnsureArena(TrainPassBytes(config_, *adapter.layout, tokens,

@@ -104,6 +104,7 @@ class Llama {
   const ModelOptions options_;
   int output_index_ = 0;
   int64_t largest_tokens_ = 0;
+  int64_t rank_ = 0;  // of the adapter in training
   std::unique_ptr<Stream> stream_;
   std::unique_ptr<Arena> scratch_;
   std::unique_ptr<Arena> arena_;

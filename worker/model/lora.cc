@@ -60,11 +60,15 @@ Shape ModuleShape(const ModelConfig& config, LayerTensor module) {
   }
 }
 
-// PEFT's rule for a list of targets: the whole name, or a suffix at a dot.
-bool Matches(const std::string& name, const std::string& target) {
-  if (name == target) return true;
-  return name.size() > target.size() && name.ends_with(target) &&
-         name[name.size() - target.size() - 1] == '.';
+// PEFT's rule for a list of targets: the whole name, or a suffix at a dot. So a module has a
+// few names that target it: "q_proj", "self_attn.q_proj", … .
+std::vector<std::string_view> NamesOf(std::string_view module) {
+  std::vector<std::string_view> names = {module};
+  for (size_t dot = module.find('.'); dot != std::string_view::npos;
+       dot = module.find('.', dot + 1)) {
+    names.push_back(module.substr(dot + 1));
+  }
+  return names;
 }
 
 absl::Status CheckNumbers(const LoraSpec& spec) {
@@ -92,6 +96,13 @@ absl::Status CheckTargets(const ModelConfig& config, const LoraSpec& spec) {
   if (targets.empty()) {
     return absl::InvalidArgumentError(absl::StrCat("lora.target_modules is empty; ", advice));
   }
+  std::set<std::string, std::less<>> names;
+  for (int64_t layer = 0; layer < config.layers; ++layer) {
+    for (const LayerTensor module : kLoraModules) {
+      const std::string whole = ModuleName(layer, module);
+      for (const std::string_view name : NamesOf(whole)) names.emplace(name);
+    }
+  }
   for (const std::string& target : targets) {
     if (target == kAllLinear) {
       if (targets.size() == 1) continue;
@@ -102,13 +113,7 @@ absl::Status CheckTargets(const ModelConfig& config, const LoraSpec& spec) {
       return absl::UnimplementedError(absl::StrCat(
           "lora.target_modules: the output matrix lm_head can't be adapted; ", advice));
     }
-    bool found = false;
-    for (int64_t layer = 0; layer < config.layers && !found; ++layer) {
-      for (const LayerTensor module : kLoraModules) {
-        found = found || (!target.empty() && Matches(ModuleName(layer, module), target));
-      }
-    }
-    if (!found) {
+    if (!names.contains(target)) {
       return absl::InvalidArgumentError(
           absl::StrCat("lora.target_modules: this base has no module \"", target, "\"; ", advice));
     }
@@ -126,9 +131,12 @@ absl::StatusOr<LoraLayout> LoraLayout::Make(const ModelConfig& config, const Lor
   const double rank = static_cast<double>(spec.rank);
   layout.scale_ = static_cast<float>(spec.alpha / (spec.use_rslora ? std::sqrt(rank) : rank));
   const bool all = spec.target_modules[0] == kAllLinear;
-  const auto wanted = [&](const std::string& name) {
-    return all || std::any_of(spec.target_modules.begin(), spec.target_modules.end(),
-                              [&](const std::string& target) { return Matches(name, target); });
+  const std::set<std::string, std::less<>> targets(spec.target_modules.begin(),
+                                                   spec.target_modules.end());
+  const auto wanted = [&](const std::string& module) {
+    const std::vector<std::string_view> names = NamesOf(module);
+    return all || std::any_of(names.begin(), names.end(),
+                              [&](std::string_view name) { return targets.contains(name); });
   };
   layout.index_a_.assign(static_cast<size_t>(config.layers * kLayerTensors), -1);
   layout.index_b_ = layout.index_a_;

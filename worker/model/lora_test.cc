@@ -119,6 +119,13 @@ TEST(MemoryPlan, GivesUpSpeedBeforeMemoryAndSaysWhatItNeeds) {
   TUNDRA_ASSERT_OK_AND_ASSIGN(plan, PlanTrainPass(config, layout, needs));
   EXPECT_EQ(plan.recompute, Recompute::kFull);
   EXPECT_EQ(plan.micro_batches, 1);
+  // Any number of micro-batches is planned at once.
+  needs.micro_batches = int64_t{1} << 24;
+  TUNDRA_ASSERT_OK_AND_ASSIGN(plan, PlanTrainPass(config, layout, needs));
+  EXPECT_EQ(plan.micro_batches, 1);
+  needs.budget_bytes = TrainPassBytes(config, layout, 256, 1000, Recompute::kNone);
+  TUNDRA_ASSERT_OK_AND_ASSIGN(plan, PlanTrainPass(config, layout, needs));
+  EXPECT_EQ(plan.micro_batches, 1000);
   needs.budget_bytes = least - 1;
   EXPECT_THAT(PlanTrainPass(config, layout, needs),
               StatusIs(absl::StatusCode::kResourceExhausted, HasSubstr(std::to_string(least))));

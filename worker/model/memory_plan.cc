@@ -66,8 +66,12 @@ absl::StatusOr<PassPlan> PlanTrainPass(const ModelConfig& config, const LoraLayo
   // beside a micro-batch's work. So activations are given up last.
   for (const Recompute recompute : {Recompute::kNone, Recompute::kFull}) {
     if (!fits(1, recompute)) continue;
-    int64_t m = wanted;
-    while (!fits(m, recompute)) --m;
+    // The most that fit: bytes rise with m.
+    int64_t m = 1;
+    for (int64_t over = wanted + 1; over - m > 1;) {
+      const int64_t middle = m + (over - m) / 2;
+      (fits(middle, recompute) ? m : over) = middle;
+    }
     return PassPlan{recompute, m, bytes(m, recompute)};
   }
   return absl::ResourceExhaustedError(

@@ -70,6 +70,26 @@ absl::Status AddTensor(const BaseFiles& base, const std::string& name, const Sha
   return absl::OkStatus();
 }
 
+// Weights that the passes would silently leave out: biases, and layers beyond those that
+// config.json says.
+absl::Status RefuseLeftOut(const ModelConfig& config, const BaseFiles& base) {
+  for (int64_t layer = 0; layer < config.layers; ++layer) {
+    for (int t = 0; t < kLayerTensors; ++t) {
+      std::string name = LayerTensorName(layer, static_cast<LayerTensor>(t));
+      name.replace(name.rfind(".weight"), std::string::npos, ".bias");
+      if (!base.tensors().contains(name)) continue;
+      return absl::UnimplementedError(absl::StrCat(base.dir(), ": tensor \"", name,
+                                                   "\": biases are not supported; choose another ",
+                                                   "base"));
+    }
+  }
+  const std::string next = LayerTensorName(config.layers, kAttentionNorm);
+  if (!base.tensors().contains(next)) return absl::OkStatus();
+  return absl::InvalidArgumentError(absl::StrCat(
+      base.dir(), ": holds \"", next, "\", but ",
+      "config.json has num_hidden_layers = ", config.layers, "; they are not of one model"));
+}
+
 }  // namespace
 
 std::string LayerTensorName(int64_t layer, LayerTensor tensor) {
@@ -79,6 +99,7 @@ std::string LayerTensorName(int64_t layer, LayerTensor tensor) {
 absl::StatusOr<ShardPlan> ShardPlan::Make(const ModelConfig& config, const BaseFiles& base,
                                           int shards) {
   TUNDRA_CHECK(shards >= 1);
+  RETURN_IF_ERROR(RefuseLeftOut(config, base));
   ShardPlan plan;
   plan.shards_ = shards;
   plan.tied_ = config.tied;

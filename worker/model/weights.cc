@@ -13,7 +13,6 @@ namespace tundra {
 namespace {
 
 constexpr uint64_t kAlign = 64;
-constexpr size_t kScratchBytes = 1 << 20;
 
 uint64_t RoundUp(uint64_t n) { return (n + kAlign - 1) / kAlign * kAlign; }
 
@@ -57,7 +56,7 @@ WeightSource::WeightSource(const ShardPlan& plan, Ops* ops, WeightSourceOptions 
 
 absl::Status WeightSource::Init() {
   ASSIGN_OR_RETURN(stream_, ops_->device()->CreateStream());
-  ASSIGN_OR_RETURN(Arena arena, Arena::Create(ops_->device(), kScratchBytes));
+  ASSIGN_OR_RETURN(Arena arena, Arena::Create(ops_->device(), LargestScratchBytes()));
   scratch_ = std::make_unique<Arena>(std::move(arena));
   absl::MutexLock lock(&mu_);
   stats_.resident_shard_bytes = plan_.shard_bytes();
@@ -67,6 +66,20 @@ absl::Status WeightSource::Init() {
   }
   ASSIGN_OR_RETURN(mapped_, MappedBase::Map(plan_, options_.shard_fds));
   return absl::OkStatus();
+}
+
+// The most that PrepareWeight takes: a matrix in another type than it is stored in.
+size_t WeightSource::LargestScratchBytes() const {
+  size_t largest = 0;
+  for (const Unit& unit : plan_.units()) {
+    for (const UnitTensor& tensor : unit.tensors) {
+      if (!IsMatrix(tensor)) continue;
+      largest =
+          std::max(largest, ops_->PrepareScratchBytes(tensor.shape[0], tensor.shape[1],
+                                                      SeenType(tensor.type), options_.precision));
+    }
+  }
+  return largest;
 }
 
 WeightSource::~WeightSource() {

@@ -120,6 +120,7 @@ class WeightSource {
 
   WeightSource(const ShardPlan& plan, Ops* ops, WeightSourceOptions options);
   absl::Status Init();
+  size_t LargestScratchBytes() const;
   void Run();
   // True when a use needs neither a gather nor laying out, so that no thread is needed.
   bool IsReady(const UnitUse& use) const;

@@ -5,6 +5,7 @@
 #include "common/files.h"
 #include "common/status_test_util.h"
 #include "worker/model/model_test_util.h"
+#include "worker/ops/cpu_ops.h"
 
 namespace tundra {
 namespace {
@@ -107,6 +108,28 @@ TEST(Weights, AnUnshardedSourceLaysOutOnceAndAShardedOneInTwoBuffers) {
     EXPECT_EQ(stats.gathered_buffer_bytes, 0u);
     EXPECT_EQ(stats.gather_bytes, 0u);
   }
+}
+
+// The scratch memory of the source is just what the operations ask for.
+TEST(Weights, MatricesInAnotherTypeThanTheirLayoutAreConverted) {
+  TUNDRA_ASSERT_OK_AND_ASSIGN(const auto base,
+                              TestBase::Open(GoldenDir() + "/gqa_tied_bf16/base", {}));
+  TUNDRA_ASSERT_OK_AND_ASSIGN(const auto ops,
+                              CreateCpuOps(base->device.get(), ProductBackend::kOneDnn));
+  WeightSourceOptions options;
+  options.shard_fds = {base->shards[0].fd()};
+  TUNDRA_ASSERT_OK_AND_ASSIGN(const auto weights,
+                              WeightSource::Create(*base->plan, ops.get(), options));
+  TUNDRA_ASSERT_OK(
+      weights->BeginPass({{.unit = base->plan->layer_unit(0), .forward = true, .backward = true},
+                          {.unit = base->plan->output_unit(), .forward = true, .backward = true}}));
+  for (int i = 0; i < 2; ++i) {
+    TUNDRA_ASSERT_OK_AND_ASSIGN(const UnitView* unit, weights->Next());
+    EXPECT_EQ(unit->forward.back().layout, FrozenWeight::Layout::kPrepared);
+    EXPECT_EQ(unit->forward.back().view_NK.dtype, DType::kF32);
+    EXPECT_EQ(unit->tensors.back().dtype, DType::kBF16);
+  }
+  weights->EndPass();
 }
 
 class FailingGather : public ::testing::Test {

@@ -51,6 +51,8 @@ class CpuOps final : public Ops {
   absl::StatusOr<FrozenWeight> PrepareWeight(Ctx ctx, ConstView w_NK, Direction direction,
                                              Precision precision, void* storage,
                                              size_t storage_bytes) override;
+  size_t PrepareScratchBytes(int64_t n, int64_t k, DType stored,
+                             Precision precision) const override;
   absl::Status FrozenMatmul(Ctx ctx, ConstView x_TK, const FrozenWeight& w_NK, Precision precision,
                             Write write, View y_TN) override;
   absl::Status FrozenMatmulBackward(Ctx ctx, ConstView dy_TN, const FrozenWeight& w_NK,
@@ -74,7 +76,7 @@ class CpuOps final : public Ops {
   size_t LossScratchBytes(int64_t chunk_tokens, const FrozenWeight& w_VD_forward,
                           const FrozenWeight& w_VD_backward, Precision precision) const override;
 
-  absl::Status AbsMax(Ctx ctx, ConstView x, View largest) override;
+  absl::Status AbsMax(Ctx ctx, ConstView x, Write write, View largest) override;
   absl::Status CountNonFinite(Ctx ctx, ConstView x, View count) override;
   absl::Status QuantiseAccumulate(Ctx ctx, ConstView grad, double scale, View sum) override;
   absl::Status Dequantise(Ctx ctx, ConstView sum, double scale, double divisor, View grad) override;

@@ -1,6 +1,8 @@
 // What happens to gradients after a backward pass: maxima, exact sums, norm, AdamW.
 // Scalar loops: they run over adapters, which are small; a compiler that may not fuse or
 // reorder (-ffp-contract=off) gives them the same bits on every machine.
+#include <atomic>
+#include <bit>
 #include <cmath>
 #include <limits>
 
@@ -8,6 +10,7 @@
 #include "worker/ops/checks.h"
 #include "worker/ops/cpu_ops.h"
 #include "worker/ops/parallel.h"
+#include "worker/ops/quantise.h"
 
 namespace tundra {
 namespace {
@@ -25,14 +28,7 @@ void ForElements(int threads, int64_t rows, int64_t cols, const Each& each) {
   });
 }
 
-// The definition of q for every device: worker/train/exact_sum.h.
-int64_t Quantise(float g, double scale) {
-  constexpr double kLimit = 4611686018427387904.0;  // 2^62
-  double x = static_cast<double>(g) * scale;
-  x = x < -kLimit ? -kLimit : x;
-  x = x > kLimit ? kLimit : x;
-  return x == x ? static_cast<int64_t>(std::llrint(x)) : 0;
-}
+uint32_t AbsBits(float x) { return std::bit_cast<uint32_t>(x) & 0x7fffffffu; }
 
 // The blocks of SquaredNorm.
 constexpr int64_t kNormBlock = 4096;
@@ -53,32 +49,36 @@ double BlockSquares(const float* x, int64_t n) {
 
 }  // namespace
 
-absl::Status CpuOps::AbsMax(Ctx, ConstView x, View largest) {
+// The largest of non-negative floats is the largest of their bits, and NaN is above all: an
+// integer maximum, which no order of threads can change.
+absl::Status CpuOps::AbsMax(Ctx, ConstView x, Write write, View largest) {
   RETURN_IF_ERROR(CheckView("x", x, DType::kF32, x.rows, x.cols));
   RETURN_IF_ERROR(CheckVector("largest", largest, DType::kF32, 1));
-  // The largest of non-negative floats is the largest of their bits, and NaN is above all.
-  uint32_t bits = 0;
-  for (int64_t r = 0; r < x.rows; ++r) {
+  std::atomic<uint32_t> bits = 0;
+  if (write == Write::kAdd) bits = AbsBits(*largest.row<float>(0));
+  ForElements(threads(), x.rows, x.cols, [&](int64_t r, int64_t begin, int64_t end) {
     const float* row = x.row<float>(r);
-    for (int64_t i = 0; i < x.cols; ++i) {
-      bits = std::max(bits, std::bit_cast<uint32_t>(row[i]) & 0x7fffffffu);
+    uint32_t most = 0;
+    for (int64_t i = begin; i < end; ++i) most = std::max(most, AbsBits(row[i]));
+    uint32_t seen = bits.load(std::memory_order_relaxed);
+    while (seen < most && !bits.compare_exchange_weak(seen, most, std::memory_order_relaxed)) {
     }
-  }
-  *largest.row<float>(0) =
-      bits > 0x7f800000u ? std::numeric_limits<float>::quiet_NaN() : std::bit_cast<float>(bits);
+  });
+  *largest.row<float>(0) = bits > 0x7f800000u ? std::numeric_limits<float>::quiet_NaN()
+                                              : std::bit_cast<float>(bits.load());
   return absl::OkStatus();
 }
 
 absl::Status CpuOps::CountNonFinite(Ctx, ConstView x, View count) {
   RETURN_IF_ERROR(CheckView("x", x, DType::kF32, x.rows, x.cols));
   RETURN_IF_ERROR(CheckVector("count", count, DType::kI64, 1));
-  int64_t found = 0;
-  for (int64_t r = 0; r < x.rows; ++r) {
+  std::atomic<int64_t> found = 0;
+  ForElements(threads(), x.rows, x.cols, [&](int64_t r, int64_t begin, int64_t end) {
     const float* row = x.row<float>(r);
-    for (int64_t i = 0; i < x.cols; ++i) {
-      found += (std::bit_cast<uint32_t>(row[i]) & 0x7f800000u) == 0x7f800000u ? 1 : 0;
-    }
-  }
+    int64_t here = 0;
+    for (int64_t i = begin; i < end; ++i) here += AbsBits(row[i]) >= 0x7f800000u ? 1 : 0;
+    if (here > 0) found.fetch_add(here, std::memory_order_relaxed);
+  });
   *count.row<int64_t>(0) = found;
   return absl::OkStatus();
 }
@@ -91,7 +91,7 @@ absl::Status CpuOps::QuantiseAccumulate(Ctx, ConstView grad, double scale, View 
     int64_t* s = sum.row<int64_t>(r);
     for (int64_t i = begin; i < end; ++i) {
       s[i] = static_cast<int64_t>(static_cast<uint64_t>(s[i]) +
-                                  static_cast<uint64_t>(Quantise(g[i], scale)));
+                                  static_cast<uint64_t>(Quantize(g[i], scale)));
     }
   });
   return absl::OkStatus();

@@ -77,6 +77,12 @@ absl::StatusOr<FrozenWeight> CpuOps::PrepareWeight(Ctx ctx, ConstView w_NK, Dire
   return prepared;
 }
 
+size_t CpuOps::PrepareScratchBytes(int64_t n, int64_t k, DType stored, Precision precision) const {
+  const DType laid_out = RunsInBf16(precision) ? DType::kBF16 : DType::kF32;
+  if (!UsesOneDnn(precision) || stored == laid_out) return 0;
+  return Rounded(static_cast<size_t>(n * k) * DTypeSize(laid_out));
+}
+
 size_t CpuOps::MatmulScratchBytes(int64_t t, const FrozenWeight& w_NK, Precision precision) const {
   const int64_t n = w_NK.view_NK.rows, k = w_NK.view_NK.cols;
   if (!UsesOneDnn(precision)) return GemmWorkspaceBytes(threads());

@@ -191,10 +191,13 @@ class Ops {
 
   // Lays w_NK (f32 or bf16, row-major) out for one direction and precision in `storage`
   // (PreparedBytes bytes at a 64-byte boundary). The result refers to storage.
-  // Scratch: 4 bytes · N · K at most, when w's type is not that of the layout.
+  // Scratch: PrepareScratchBytes.
   virtual absl::StatusOr<FrozenWeight> PrepareWeight(Ctx ctx, ConstView w_NK, Direction direction,
                                                      Precision precision, void* storage,
                                                      size_t storage_bytes) = 0;
+  // 0 where the layout holds the type that is stored, or is made without a copy.
+  virtual size_t PrepareScratchBytes(int64_t n, int64_t k, DType stored,
+                                     Precision precision) const = 0;
 
   // y_TN (=|+=) x_TK · W_NKᵀ. The output matrix too: logits of few rows are this.
   // Scratch: MatmulScratchBytes.
@@ -254,14 +257,15 @@ class Ops {
 
   // ---- gradients and the optimizer ----------------------------------------------------
 
-  // largest (f32, one number) = max |x|, NaN when one is NaN, 0 of none.
-  virtual absl::Status AbsMax(Ctx ctx, ConstView x, View largest) = 0;
+  // largest (f32, one number) = max |x|, NaN when one is NaN, 0 of none. kAdd: the larger of
+  // that and what largest holds, NaN above all.
+  virtual absl::Status AbsMax(Ctx ctx, ConstView x, Write write, View largest) = 0;
 
   // count (i64, one number) = how many elements are NaN or infinite.
   virtual absl::Status CountNonFinite(Ctx ctx, ConstView x, View count) = 0;
 
-  // sum (i64) += round_to_nearest_even(grad · scale), modulo 2^64. scale is the power of two
-  // 2^(62 − ⌈log2 M⌉ − e) of engine.md, so the product is exact. Beyond ±2^62 it
+  // sum (i64) += Quantize(grad, scale) of worker/ops/quantise.h, modulo 2^64. scale is the
+  // power of two 2^(62 − ⌈log2 M⌉ − e), so the product is exact. Beyond ±2^62 it
   // saturates and NaN counts as 0: AbsMax tells, and the step is redone or skipped.
   virtual absl::Status QuantiseAccumulate(Ctx ctx, ConstView grad, double scale, View sum) = 0;
 

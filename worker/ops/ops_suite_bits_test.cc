@@ -68,8 +68,19 @@ std::map<std::string, std::string> RunAll(const Backend& backend, int threads) {
   const View moment1 = bed.Put(Mat(t, n)), moment2 = bed.Put(Mat(t, n));
   const View sum = bed.Put(Mat(t, n), DType::kI64), norm2 = bed.New(DType::kF64, 1, 1);
   keep("quantise", ops.QuantiseAccumulate(bed.ctx(), dy, 1e9, sum), {sum});
+  const View largest = bed.New(DType::kF32, 1, 1), count = bed.New(DType::kI64, 1, 1);
+  const View mean = bed.New(DType::kF32, t, n);
+  keep("largest", ops.AbsMax(bed.ctx(), dy.Flat(), Write::kSet, largest), {largest});
+  keep("count", ops.CountNonFinite(bed.ctx(), dy, count), {count});
+  keep("dequantise", ops.Dequantise(bed.ctx(), sum, 1e9, 77, mean), {mean});
   keep("norm2", ops.SquaredNorm(bed.ctx(), dy, norm2), {norm2});
-  keep("adamw", ops.AdamW(bed.ctx(), {.learning_rate = 0.1}, dy, y, moment1, moment2), {y});
+  keep("scale", ops.Scale(bed.ctx(), 0.37f, mean), {mean});
+  keep("adamw", ops.AdamW(bed.ctx(), {.learning_rate = 0.1}, dy, y, moment1, moment2),
+       {y, moment1, moment2});
+  keep("adamw flat",
+       ops.AdamW(bed.ctx(), {.learning_rate = 0.1}, dy.Flat(), y.Flat(), moment1.Flat(),
+                 moment2.Flat()),
+       {y, moment1, moment2});
   return results;
 }
 

@@ -15,7 +15,7 @@ TEST_P(OpsSuite, AbsMaxAndCountNonFiniteSeeEveryElement) {
     const auto run = [&](double value) {
       x.v[static_cast<size_t>(at)] = value;
       const View view = bed.Put(x, DType::kF32, 2);
-      EXPECT_TRUE(bed.ops().AbsMax(bed.ctx(), view, largest).ok());
+      EXPECT_TRUE(bed.ops().AbsMax(bed.ctx(), view, Write::kSet, largest).ok());
       EXPECT_TRUE(bed.ops().CountNonFinite(bed.ctx(), view, count).ok());
       return std::pair(bed.Get(largest).v[0], bed.Get(count).v[0]);
     };
@@ -27,8 +27,60 @@ TEST_P(OpsSuite, AbsMaxAndCountNonFiniteSeeEveryElement) {
     EXPECT_EQ(found, 1);
   }
   const View largest = bed.New(DType::kF32, 1, 1);
-  ASSERT_OK(bed.ops().AbsMax(bed.ctx(), bed.Put(Mat(1, 3)), largest));
+  ASSERT_OK(bed.ops().AbsMax(bed.ctx(), bed.Put(Mat(1, 3)), Write::kSet, largest));
   EXPECT_EQ(bed.Get(largest).v[0], 0);
+}
+
+TEST_P(OpsSuite, AMaximumOverSeveralTensorsIsThatOfTheirUnion) {
+  Bed bed(GetParam(), 2);
+  const double inf = std::numeric_limits<double>::infinity();
+  const View largest = bed.New(DType::kF32, 1, 1);
+  const auto add = [&](std::vector<double> values, Write write) {
+    Mat x(1, static_cast<int64_t>(values.size()));
+    x.v = std::move(values);
+    EXPECT_TRUE(bed.ops().AbsMax(bed.ctx(), bed.Put(x), write, largest).ok());
+    return bed.Get(largest).v[0];
+  };
+  EXPECT_EQ(add({1, -3}, Write::kSet), 3);
+  EXPECT_EQ(add({2, -2}, Write::kAdd), 3);
+  EXPECT_EQ(add({-5}, Write::kAdd), 5);
+  EXPECT_EQ(add({-inf}, Write::kAdd), inf);
+  EXPECT_EQ(add({1}, Write::kAdd), inf);
+  EXPECT_TRUE(std::isnan(add({std::nan("")}, Write::kAdd)));
+  EXPECT_TRUE(std::isnan(add({inf}, Write::kAdd))) << "NaN stays";
+  EXPECT_EQ(add({1}, Write::kSet), 1);
+}
+
+// What training relies on: a tensor in one row, cut at any place, and scalars of any step.
+TEST_P(OpsSuite, AnElementsUpdateDoesNotDependOnItsNeighbours) {
+  Bed bed(GetParam(), 3);
+  const int64_t n = 70'001;  // over the grain of a thread
+  const Mat g = Random(1, 1, n), w = Random(2, 1, n), m = Random(3, 1, n, DType::kF32, 0.1);
+  Mat v = Random(4, 1, n);
+  for (double& x : v.v) x = std::abs(x);
+  const AdamWParams params{.learning_rate = 3e-4, .weight_decay = 0.01, .step = 7};
+  const View w1 = bed.Put(w), m1 = bed.Put(m), v1 = bed.Put(v), grad = bed.Put(g);
+  const View w2 = bed.Put(w), m2 = bed.Put(m), v2 = bed.Put(v);
+  ASSERT_OK(bed.ops().AdamW(bed.ctx(), params, grad, w1, m1, v1));
+  for (int64_t at = 0, size = 1; at < n; at += size, size = size % 977 * 3 + 1) {
+    const int64_t count = std::min(size, n - at);
+    ASSERT_OK(bed.ops().AdamW(bed.ctx(), params, grad.Cols(at, count), w2.Cols(at, count),
+                              m2.Cols(at, count), v2.Cols(at, count)));
+  }
+  EXPECT_TRUE(bed.Bytes(w1) == bed.Bytes(w2));
+  EXPECT_TRUE(bed.Bytes(m1) == bed.Bytes(m2));
+  EXPECT_TRUE(bed.Bytes(v1) == bed.Bytes(v2));
+}
+
+TEST_P(OpsSuite, ARateOfZeroMovesMomentsAndNotWeights) {
+  Bed bed(GetParam(), 1);
+  const Mat w = Random(1, 1, 20);
+  const View weight = bed.Put(w), m = bed.Put(Mat(1, 20)), v = bed.Put(Mat(1, 20));
+  ASSERT_OK(
+      bed.ops().AdamW(bed.ctx(), {.weight_decay = 0.1}, bed.Put(Random(2, 1, 20)), weight, m, v));
+  EXPECT_EQ(bed.Get(weight).v, w.v);
+  EXPECT_NE(bed.Get(m).v[0], 0);
+  EXPECT_NE(bed.Get(v).v[19], 0);
 }
 
 TEST_P(OpsSuite, QuantisedSumsAreExactAndComeBack) {

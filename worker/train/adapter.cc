@@ -81,6 +81,15 @@ absl::StatusOr<LoraSpec> ParseSpec(const json& config, const std::string& path) 
     return absl::UnimplementedError(absl::StrCat(path, ": ", key.name, " = ", value->dump(),
                                                  " is not supported; only ", key.plain, " is"));
   }
+  // The others (PiSSA, OLoRA, CorDA, LoftQ, …) train beside a base that they have changed.
+  const json* init = fields.Get("init_lora_weights");
+  if (init != nullptr && !init->is_boolean() && *init != "gaussian" && *init != "eva" &&
+      *init != "orthogonal") {
+    return absl::UnimplementedError(absl::StrCat(
+        path, ": init_lora_weights = ", init->dump(), " is not supported: it changes the base; ",
+        "convert the adapter to plain LoRA first (save_pretrained with ",
+        "path_initial_model_for_weight_conversion)"));
+  }
   LoraSpec spec;
   ASSIGN_OR_RETURN(spec.rank, fields.Integer("r", std::nullopt, 1, 1024));
   ASSIGN_OR_RETURN(spec.alpha, fields.Number("lora_alpha", std::nullopt, 0, 1e6));

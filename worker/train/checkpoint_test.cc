@@ -220,6 +220,8 @@ TEST_F(AdapterFolder, WhatPeftCanButWeCannotIsRefusedByName) {
                                                            {"rank_pattern", {{"q_proj", 4}}},
                                                            {"layers_to_transform", {1}},
                                                            {"peft_type", "LOHA"},
+                                                           {"init_lora_weights", "pissa_niter_4"},
+                                                           {"init_lora_weights", "olora"},
                                                            {"lora_bias", true}}) {
     SetUp();
     Set(key, value);

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <bit>
+#include <cmath>
 #include <cstddef>
 
 #include "common/check.h"
@@ -18,13 +19,6 @@ enum Scalar : int64_t { kLoss, kTargetTokens, kTokens, kRows, kScalars };
 
 int64_t Add(int64_t a, int64_t b) {
   return static_cast<int64_t>(static_cast<uint64_t>(a) + static_cast<uint64_t>(b));
-}
-
-// Below this many elements threads cost more than they bring.
-constexpr int64_t kParallelElements = 1 << 15;
-
-int ThreadsFor(int64_t elements, int threads) {
-  return elements < kParallelElements ? 1 : std::max(1, threads);
 }
 
 // Compares as unsigned integers: |x| of floats is ordered by its bits, infinity is
@@ -58,48 +52,15 @@ double QuantizeScale(int32_t exponent, int64_t micro_batches) {
   return std::ldexp(1.0, kSumBits - CeilLog2(micro_batches) - exponent);
 }
 
-float AccumulateQuantized(std::span<const float> g, double scale, std::span<int64_t> sum,
-                          int threads) {
-  TUNDRA_CHECK(g.size() == sum.size()) << g.size() << " gradients, " << sum.size() << " sums";
-  const auto n = static_cast<int64_t>(g.size());
-  const float* in = g.data();
-  int64_t* out = sum.data();
-  uint32_t largest = 0;
-#pragma omp parallel for num_threads(ThreadsFor(n, threads)) schedule(static) reduction(max \
-                                                                                        : largest)
-  for (int64_t i = 0; i < n; ++i) {
-    out[i] = Add(out[i], Quantize(in[i], scale));
-    largest = std::max(largest, AbsBits(in[i]));
-  }
-  return FromAbsBits(largest);
+absl::StatusOr<std::unique_ptr<ExactGradientSum>> ExactGradientSum::Create(
+    Ops* ops, std::vector<int64_t> tensor_sizes) {
+  std::unique_ptr<ExactGradientSum> sum(new ExactGradientSum(ops, tensor_sizes));
+  ASSIGN_OR_RETURN(sum->maxima_mirror_, Mirror<float>::Create(ops->device(), &sum->maxima_));
+  ASSIGN_OR_RETURN(sum->integers_mirror_, Mirror<int64_t>::Create(ops->device(), &sum->integers_));
+  return sum;
 }
 
-float MaxAbs(std::span<const float> g, int threads) {
-  const auto n = static_cast<int64_t>(g.size());
-  const float* in = g.data();
-  uint32_t largest = 0;
-#pragma omp parallel for num_threads(ThreadsFor(n, threads)) schedule(static) reduction(max \
-                                                                                        : largest)
-  for (int64_t i = 0; i < n; ++i) largest = std::max(largest, AbsBits(in[i]));
-  return FromAbsBits(largest);
-}
-
-void Dequantize(std::span<const int64_t> sum, double scale, double divisor, std::span<float> mean,
-                int threads) {
-  TUNDRA_CHECK(sum.size() == mean.size()) << sum.size() << " sums, " << mean.size() << " means";
-  TUNDRA_CHECK(divisor > 0) << "divisor " << divisor;
-  const auto n = static_cast<int64_t>(sum.size());
-  const double inverse = 1.0 / scale;  // exact: a power of two
-  const int64_t* in = sum.data();
-  float* out = mean.data();
-#pragma omp parallel for num_threads(ThreadsFor(n, threads)) schedule(static)
-  for (int64_t i = 0; i < n; ++i) {
-    out[i] = static_cast<float>(static_cast<double>(in[i]) * inverse / divisor);
-  }
-}
-
-ExactGradientSum::ExactGradientSum(std::vector<int64_t> tensor_sizes, int threads)
-    : threads_(threads) {
+ExactGradientSum::ExactGradientSum(Ops* ops, const std::vector<int64_t>& tensor_sizes) : ops_(ops) {
   offsets_.push_back(0);
   for (const int64_t size : tensor_sizes) {
     TUNDRA_CHECK(size >= 0) << "a tensor of " << size << " elements";
@@ -111,7 +72,17 @@ ExactGradientSum::ExactGradientSum(std::vector<int64_t> tensor_sizes, int thread
   integers_.assign(static_cast<size_t>(offsets_.back() + kScalars), 0);
 }
 
-void ExactGradientSum::Begin(int64_t micro_batches, std::span<const int32_t> exponents) {
+int64_t ExactGradientSum::size(int tensor) const {
+  TUNDRA_CHECK(tensor >= 0 && tensor < tensors()) << "tensor " << tensor;
+  return offsets_[static_cast<size_t>(tensor) + 1] - offsets_[static_cast<size_t>(tensor)];
+}
+
+View ExactGradientSum::IntegersOf(int tensor) {
+  return integers_mirror_.view(offsets_[static_cast<size_t>(tensor)], size(tensor));
+}
+
+absl::Status ExactGradientSum::Begin(Ctx ctx, int64_t micro_batches,
+                                     std::span<const int32_t> exponents) {
   TUNDRA_CHECK(micro_batches >= 1 && micro_batches <= kMaxMicroBatches)
       << micro_batches << " micro-batches";
   TUNDRA_CHECK(exponents.size() == used_.size())
@@ -120,42 +91,50 @@ void ExactGradientSum::Begin(int64_t micro_batches, std::span<const int32_t> exp
   std::vector<int32_t> kept(exponents.begin(), exponents.end());  // may be exponents_ itself
   used_ = kept;
   exponents_ = std::move(kept);
-  std::fill(maxima_.begin(), maxima_.end(), 0.0f);
-  std::fill(integers_.begin(), integers_.end(), 0);
+  loss_flag_ = 0;
+  scalar_sums_.fill(0);
+  const View maxima = maxima_mirror_.view(), integers = integers_mirror_.view();
+  RETURN_IF_ERROR(ops_->device()->Zero(ctx, maxima.data, maxima.bytes()));
+  return ops_->device()->Zero(ctx, integers.data, integers.bytes());
 }
 
-void ExactGradientSum::AddGradient(int tensor, std::span<const float> g) {
-  TUNDRA_CHECK(tensor >= 0 && tensor < tensors()) << "tensor " << tensor;
-  const auto t = static_cast<size_t>(tensor);
-  const int64_t size = offsets_[t + 1] - offsets_[t];
-  TUNDRA_CHECK(static_cast<int64_t>(g.size()) == size)
-      << "tensor " << tensor << " has " << size << " elements, its gradient " << g.size();
+absl::Status ExactGradientSum::AddGradient(Ctx ctx, int tensor, ConstView g) {
+  const int64_t elements = size(tensor);
+  TUNDRA_CHECK(g.size() == elements)
+      << "tensor " << tensor << " has " << elements << " elements, its gradient " << g.size();
+  RETURN_IF_ERROR(ops_->AbsMax(ctx, g.Flat(), Write::kAdd, maxima_mirror_.view(tensor, 1)));
   // Without an exponent there is only a maximum to find; the step is redone unless
   // that is zero.
-  const float largest =
-      used_[t] == kUnsetExponent
-          ? MaxAbs(g, threads_)
-          : AccumulateQuantized(g, QuantizeScale(used_[t], micro_batches_),
-                                std::span(integers_).subspan(static_cast<size_t>(offsets_[t]),
-                                                             static_cast<size_t>(size)),
-                                threads_);
-  maxima_[t] = FromAbsBits(std::max(AbsBits(maxima_[t]), AbsBits(largest)));
+  const int32_t exponent = used_[static_cast<size_t>(tensor)];
+  if (exponent == kUnsetExponent) return absl::OkStatus();
+  return ops_->QuantiseAccumulate(ctx, g.Flat(), QuantizeScale(exponent, micro_batches_),
+                                  IntegersOf(tensor));
 }
 
 void ExactGradientSum::AddScalars(const StepScalars& scalars) {
   const double limit = std::ldexp(1.0, kSumBits - CeilLog2(micro_batches_) - kLossFractionBits);
-  float& flag = maxima_.back();
-  int64_t* sums = integers_.data() + offsets_.back();
   if (std::fabs(scalars.loss_sum) <= limit) {
-    sums[kLoss] = Add(sums[kLoss], std::llrint(scalars.loss_sum * kLossScale));
-    flag = FromAbsBits(
-        std::max(AbsBits(flag), AbsBits(static_cast<float>(std::fabs(scalars.loss_sum)))));
+    scalar_sums_[kLoss] = Add(scalar_sums_[kLoss], std::llrint(scalars.loss_sum * kLossScale));
+    loss_flag_ = FromAbsBits(
+        std::max(AbsBits(loss_flag_), AbsBits(static_cast<float>(std::fabs(scalars.loss_sum)))));
   } else {
-    flag = kNan;
+    loss_flag_ = kNan;
   }
-  sums[kTargetTokens] = Add(sums[kTargetTokens], scalars.target_tokens);
-  sums[kTokens] = Add(sums[kTokens], scalars.tokens);
-  sums[kRows] = Add(sums[kRows], scalars.rows);
+  scalar_sums_[kTargetTokens] = Add(scalar_sums_[kTargetTokens], scalars.target_tokens);
+  scalar_sums_[kTokens] = Add(scalar_sums_[kTokens], scalars.tokens);
+  scalar_sums_[kRows] = Add(scalar_sums_[kRows], scalars.rows);
+}
+
+absl::StatusOr<std::span<float>> ExactGradientSum::Maxima(Ctx ctx) {
+  RETURN_IF_ERROR(maxima_mirror_.Pull(ctx));
+  maxima_.back() = loss_flag_;
+  return std::span<float>(maxima_);
+}
+
+absl::StatusOr<std::span<int64_t>> ExactGradientSum::Integers(Ctx ctx) {
+  RETURN_IF_ERROR(integers_mirror_.Pull(ctx));
+  std::copy(scalar_sums_.begin(), scalar_sums_.end(), integers_.end() - kScalars);
+  return std::span<int64_t>(integers_);
 }
 
 SumDecision ExactGradientSum::Decide() {
@@ -184,16 +163,14 @@ StepScalars ExactGradientSum::scalars() const {
           .rows = sums[kRows]};
 }
 
-void ExactGradientSum::MeanGradient(int tensor, double divisor, std::span<float> mean) const {
-  TUNDRA_CHECK(tensor >= 0 && tensor < tensors()) << "tensor " << tensor;
-  const auto t = static_cast<size_t>(tensor);
-  if (used_[t] == kUnsetExponent) {  // nothing but zeros
-    std::fill(mean.begin(), mean.end(), 0.0f);
-    return;
+absl::Status ExactGradientSum::MeanGradient(Ctx ctx, int tensor, double divisor, View mean) {
+  TUNDRA_CHECK(divisor > 0 && mean.size() == size(tensor)) << "divisor " << divisor;
+  const int32_t exponent = used_[static_cast<size_t>(tensor)];
+  if (exponent == kUnsetExponent) {  // nothing but zeros
+    return ops_->device()->Zero(ctx, mean.data, mean.bytes());
   }
-  Dequantize(std::span(integers_).subspan(static_cast<size_t>(offsets_[t]),
-                                          static_cast<size_t>(offsets_[t + 1] - offsets_[t])),
-             QuantizeScale(used_[t], micro_batches_), divisor, mean, threads_);
+  return ops_->Dequantise(ctx, IntegersOf(tensor), QuantizeScale(exponent, micro_batches_), divisor,
+                          mean.Flat());
 }
 
 }  // namespace tundra

@@ -15,10 +15,14 @@
 //
 //   sum.Begin(M, exponents)
 //   for each own micro-batch: sum.AddGradient(tensor, g) … ; sum.AddScalars(…)
-//   collective.AllReduceMax(sum.maxima())
+//   collective.AllReduceMax(sum.Maxima())
 //   sum.Decide():  kNonFinite  skip the step, count it
 //                  kRedo       exponents are set anew: Begin again, same step
-//                  kAccept     collective.AllReduceSum(sum.integers()), sum.MeanGradient(…)
+//                  kAccept     collective.AllReduceSum(sum.Integers()), sum.Reduced(),
+//                              sum.MeanGradient(…)
+//
+// The work on elements is done by the device (Ops::AbsMax, QuantiseAccumulate,
+// Dequantise); here are the exponents, the scalars and the decision.
 //
 // The exponent after a step is ⌈log2 max⌉ + 12 of that step's largest |g| over all
 // ranks. A maximum over 2^e or under 2^(e−24) is redone with the new exponent; a
@@ -26,11 +30,17 @@
 // So exponents are a function of the data alone. They belong to the job's state.
 #pragma once
 
-#include <cmath>
+#include <array>
 #include <cstdint>
 #include <limits>
+#include <memory>
 #include <span>
 #include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "worker/device/mirror.h"
+#include "worker/ops/ops.h"
 
 namespace tundra {
 
@@ -55,30 +65,6 @@ int32_t ExponentFor(float max);
 // 2^(62 − ⌈log2 M⌉ − e), a power of two well inside double's range.
 double QuantizeScale(int32_t exponent, int64_t micro_batches);
 
-// The definition of q for every device. Beyond ±2^62 (a gradient over 2^e, whose
-// step will be redone) it saturates; NaN gives 0 (its step will be skipped).
-// Needs the default rounding mode, as everything here does.
-inline int64_t Quantize(float g, double scale) {
-  constexpr double kLimit = 4611686018427387904.0;  // 2^62
-  double x = static_cast<double>(g) * scale;
-  x = x < -kLimit ? -kLimit : x;
-  x = x > kLimit ? kLimit : x;
-  return x == x ? static_cast<int64_t>(std::llrint(x)) : 0;
-}
-
-// sum[i] := sum[i] + Quantize(g[i], scale), modulo 2^64. Returns the largest |g|,
-// or NaN when one is NaN. Splits elements over threads; same result for any
-// number. Sizes must agree.
-float AccumulateQuantized(std::span<const float> g, double scale, std::span<int64_t> sum,
-                          int threads = 1);
-// The largest |g|, NaN when one is NaN, 0 of none.
-float MaxAbs(std::span<const float> g, int threads = 1);
-
-// mean[i] := float(double(sum[i]) / scale / divisor), each operation rounded to
-// nearest. divisor > 0: the step's target tokens.
-void Dequantize(std::span<const int64_t> sum, double scale, double divisor, std::span<float> mean,
-                int threads = 1);
-
 enum class SumDecision { kAccept, kRedo, kNonFinite };
 
 // What is summed beside gradients, over the micro-batches of a step.
@@ -89,50 +75,64 @@ struct StepScalars {
   int64_t rows = 0;
 };
 
-// The sums of one step of one job. Not thread-safe; threads work inside a call.
+// The sums of one step of one job. Used by one thread; the device's threads work inside a
+// call. Errors of all calls with a Ctx: those of the device.
 class ExactGradientSum {
  public:
-  // tensor_sizes: elements of each adapter tensor, in the adapter's order.
-  explicit ExactGradientSum(std::vector<int64_t> tensor_sizes, int threads = 1);
+  // tensor_sizes: elements of each adapter tensor, in the adapter's order. `ops` outlives
+  // the sum. Errors: kResourceExhausted.
+  static absl::StatusOr<std::unique_ptr<ExactGradientSum>> Create(
+      Ops* ops, std::vector<int64_t> tensor_sizes);
+  ExactGradientSum(const ExactGradientSum&) = delete;
+  ExactGradientSum& operator=(const ExactGradientSum&) = delete;
 
   // Zeroes everything. exponents: one a tensor, or kUnsetExponent; kept (copied).
   // 1 <= micro_batches <= kMaxMicroBatches, counted over all ranks.
-  void Begin(int64_t micro_batches, std::span<const int32_t> exponents);
+  absl::Status Begin(Ctx ctx, int64_t micro_batches, std::span<const int32_t> exponents);
 
-  // Adds one micro-batch's gradient of its summed loss. Each tensor at most once
-  // a micro-batch.
-  void AddGradient(int tensor, std::span<const float> g);
+  // Adds one micro-batch's gradient of its summed loss: f32, tensor_sizes[tensor]
+  // elements. Each tensor at most once a micro-batch.
+  absl::Status AddGradient(Ctx ctx, int tensor, ConstView g);
   // Adds one micro-batch's loss and counts. A loss that is not finite, or over
   // 2^(38 − ⌈log2 M⌉) nats, makes the step non-finite.
   void AddScalars(const StepScalars& scalars);
 
   // To be max-reduced first: largest |g| of each tensor, then one for the loss
   // (NaN when it is not finite).
-  std::span<float> maxima() { return maxima_; }
-  // To be sum-reduced once the step is accepted: every tensor's integers, flat,
-  // then loss, target tokens, tokens, rows.
-  std::span<int64_t> integers() { return integers_; }
-
-  // After maxima() were reduced: decides, and sets exponents() for the redo
+  absl::StatusOr<std::span<float>> Maxima(Ctx ctx);
+  // After the maxima were reduced: decides, and sets exponents() for the redo
   // (kRedo) or for the next step (kAccept). kNonFinite leaves them.
   SumDecision Decide();
   const std::vector<int32_t>& exponents() const { return exponents_; }
 
-  // After kAccept and after integers() were reduced.
+  // To be sum-reduced once the step is accepted: every tensor's integers, flat,
+  // then loss, target tokens, tokens, rows. Reduced() takes them back to the device.
+  absl::StatusOr<std::span<int64_t>> Integers(Ctx ctx);
+  absl::Status Reduced(Ctx ctx) { return integers_mirror_.Push(ctx); }
+
+  // After Reduced().
   StepScalars scalars() const;
-  // mean := Σg / divisor, [tensor_sizes[tensor]]. divisor > 0.
-  void MeanGradient(int tensor, double divisor, std::span<float> mean) const;
+  // mean := Σg / divisor, f32, tensor_sizes[tensor] elements. divisor > 0.
+  absl::Status MeanGradient(Ctx ctx, int tensor, double divisor, View mean);
 
   int tensors() const { return static_cast<int>(offsets_.size()) - 1; }
 
  private:
+  ExactGradientSum(Ops* ops, const std::vector<int64_t>& tensor_sizes);
+  int64_t size(int tensor) const;
+  View IntegersOf(int tensor);
+
+  Ops* const ops_;
   std::vector<int64_t> offsets_;  // of each tensor in integers_, and their end
-  int threads_;
   int64_t micro_batches_ = 1;
   std::vector<int32_t> used_;       // exponents of this pass
   std::vector<int32_t> exponents_;  // after Decide: of the next pass
-  std::vector<float> maxima_;
-  std::vector<int64_t> integers_;
+  float loss_flag_ = 0;
+  std::array<int64_t, 4> scalar_sums_ = {};
+  std::vector<float> maxima_;      // one a tensor, then the loss's
+  std::vector<int64_t> integers_;  // every tensor's, then the scalars
+  Mirror<float> maxima_mirror_;
+  Mirror<int64_t> integers_mirror_;
 };
 
 }  // namespace tundra

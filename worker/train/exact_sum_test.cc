@@ -10,6 +10,9 @@
 #include <numeric>
 #include <random>
 
+#include "common/status_test_util.h"
+#include "worker/ops/quantise.h"
+
 namespace tundra {
 namespace {
 
@@ -99,39 +102,48 @@ TEST(ExactSumTest, TheLargestSumDoesNotOverflow) {
   }
 }
 
-TEST(MaxAbsTest, FindsTheLargestAndNanWins) {
-  EXPECT_EQ(MaxAbs({}), 0.0f);
-  const std::vector<float> plain = {1, -3, 2};
-  EXPECT_EQ(MaxAbs(plain), 3.0f);
-  const std::vector<float> infinite = {1, -kInf, 2};
-  EXPECT_EQ(MaxAbs(infinite), kInf);
-  const std::vector<float> poisoned = {1, -kNan, kInf};
-  EXPECT_TRUE(std::isnan(MaxAbs(poisoned)));
-}
-
-TEST(AccumulateTest, SameBitsForAnyNumberOfThreads) {
-  const size_t n = 100'003;
-  std::mt19937 random(2);
-  std::normal_distribution<float> normal(0, 1e-3f);
-  std::vector<float> g(n);
-  for (float& x : g) x = normal(random);
-  const double scale = QuantizeScale(ExponentFor(MaxAbs(g)), 37);
-  std::vector<int64_t> reference(n, 5);
-  const float max = AccumulateQuantized(g, scale, reference, 1);
-  std::vector<float> mean(n);
-  Dequantize(reference, scale, 123, mean, 1);
-  for (const int threads : {2, 3, 4, 7, 16}) {
-    std::vector<int64_t> sum(n, 5);
-    EXPECT_EQ(AccumulateQuantized(g, scale, sum, threads), max);
-    EXPECT_EQ(sum, reference);
-    EXPECT_EQ(MaxAbs(g, threads), max);
-    std::vector<float> other(n);
-    Dequantize(sum, scale, 123, other, threads);
-    EXPECT_EQ(other, mean);
-  }
-}
-
 // --- whole steps ------------------------------------------------------------------
+
+// A sum with a device of its own. The CPU works on host memory as it lies.
+class Sum {
+ public:
+  explicit Sum(std::vector<int64_t> sizes, int threads = 2)
+      : device_(*CreateCpuDevice({.threads = threads, .max_isa = ""})),
+        ops_(*CreateCpuOps(device_.get())),
+        stream_(*device_->CreateStream()),
+        sum_(*ExactGradientSum::Create(ops_.get(), std::move(sizes))) {}
+
+  void Begin(int64_t micro_batches, std::span<const int32_t> exponents) {
+    TUNDRA_EXPECT_OK(sum_->Begin(ctx(), micro_batches, exponents));
+  }
+  void AddGradient(int tensor, const std::vector<float>& g) {
+    TUNDRA_EXPECT_OK(sum_->AddGradient(
+        ctx(), tensor, ConstView::Vector(g.data(), DType::kF32, static_cast<int64_t>(g.size()))));
+  }
+  void AddScalars(const StepScalars& scalars) { sum_->AddScalars(scalars); }
+  std::span<float> Maxima() { return *sum_->Maxima(ctx()); }
+  std::span<int64_t> Integers() { return *sum_->Integers(ctx()); }
+  void Reduced() { TUNDRA_EXPECT_OK(sum_->Reduced(ctx())); }
+  // Of one rank alone.
+  SumDecision Decide() {
+    Maxima();
+    return sum_->Decide();
+  }
+  void MeanGradient(int tensor, double divisor, std::vector<float>& mean) {
+    TUNDRA_EXPECT_OK(sum_->MeanGradient(
+        ctx(), tensor, divisor,
+        View::Vector(mean.data(), DType::kF32, static_cast<int64_t>(mean.size()))));
+  }
+  ExactGradientSum* operator->() { return sum_.get(); }
+
+ private:
+  Ctx ctx() { return {stream_.get(), nullptr}; }
+
+  std::unique_ptr<Device> device_;
+  std::unique_ptr<Ops> ops_;
+  std::unique_ptr<Stream> stream_;
+  std::unique_ptr<ExactGradientSum> sum_;
+};
 
 // Gradients of one step: [micro_batch][tensor][element].
 using StepGradients = std::vector<std::vector<std::vector<float>>>;
@@ -171,7 +183,8 @@ struct StepResult {
 StepResult RunStep(const StepGradients& step, const std::vector<int64_t>& sizes,
                    const std::vector<int>& order, int ranks, std::vector<int32_t> exponents) {
   StepResult result;
-  std::vector<ExactGradientSum> sums(static_cast<size_t>(ranks), ExactGradientSum(sizes));
+  std::vector<Sum> sums;
+  for (int r = 0; r < ranks; ++r) sums.emplace_back(sizes, 1 + r % 3);
   while (true) {
     for (size_t r = 0; r < sums.size(); ++r) {
       sums[r].Begin(static_cast<int64_t>(step.size()), exponents);
@@ -184,25 +197,27 @@ StepResult RunStep(const StepGradients& step, const std::vector<int64_t>& sizes,
       }
     }
     std::vector<float> maxima(sizes.size() + 1, 0.0f);
-    for (auto& sum : sums) {
-      for (size_t i = 0; i < maxima.size(); ++i) maxima[i] = std::max(maxima[i], sum.maxima()[i]);
+    for (Sum& sum : sums) {
+      const std::span<const float> own = sum.Maxima();
+      for (size_t i = 0; i < maxima.size(); ++i) maxima[i] = std::max(maxima[i], own[i]);
     }
-    for (auto& sum : sums) std::copy(maxima.begin(), maxima.end(), sum.maxima().begin());
-    const SumDecision decision = sums[0].Decide();
-    for (size_t r = 1; r < sums.size(); ++r) EXPECT_EQ(sums[r].Decide(), decision);
-    exponents = sums[0].exponents();
+    for (Sum& sum : sums) std::copy(maxima.begin(), maxima.end(), sum.Maxima().begin());
+    const SumDecision decision = sums[0]->Decide();
+    for (size_t r = 1; r < sums.size(); ++r) EXPECT_EQ(sums[r]->Decide(), decision);
+    exponents = sums[0]->exponents();
     if (decision == SumDecision::kAccept) break;
     EXPECT_EQ(decision, SumDecision::kRedo);
     EXPECT_LT(++result.redone, 2) << "a redone step must be accepted";
   }
+  const std::span<int64_t> total = sums[0].Integers();
   for (size_t r = 1; r < sums.size(); ++r) {
-    for (size_t i = 0; i < sums[0].integers().size(); ++i) {
-      sums[0].integers()[i] += sums[r].integers()[i];
-    }
+    const std::span<const int64_t> own = sums[r].Integers();
+    for (size_t i = 0; i < total.size(); ++i) total[i] += own[i];
   }
-  result.integers.assign(sums[0].integers().begin(), sums[0].integers().end());
+  sums[0].Reduced();
+  result.integers.assign(total.begin(), total.end());
   result.exponents = exponents;
-  const StepScalars scalars = sums[0].scalars();
+  const StepScalars scalars = sums[0]->scalars();
   result.loss = scalars.loss_sum;
   for (size_t t = 0; t < sizes.size(); ++t) {
     std::vector<float> mean(static_cast<size_t>(sizes[t]));
@@ -276,11 +291,11 @@ TEST(ExactGradientSumTest, MeansAreTheTrueMeansToFloatPrecision) {
 
 // One tensor of one element with a given exponent: what does the step decide?
 SumDecision DecideFor(float g, int32_t exponent, int32_t* next = nullptr) {
-  ExactGradientSum sum({1});
+  Sum sum({1});
   sum.Begin(1, std::vector<int32_t>{exponent});
   sum.AddGradient(0, std::vector<float>{g});
   const SumDecision decision = sum.Decide();
-  if (next != nullptr) *next = sum.exponents()[0];
+  if (next != nullptr) *next = sum->exponents()[0];
   return decision;
 }
 
@@ -314,7 +329,7 @@ TEST(ExactGradientSumTest, ExtremeFloatsHaveExponents) {
                         std::numeric_limits<float>::min()}) {
     int32_t exponent = 0;
     ASSERT_EQ(DecideFor(g, kUnsetExponent, &exponent), SumDecision::kRedo);
-    ExactGradientSum sum({1});
+    Sum sum({1});
     sum.Begin(1, std::vector<int32_t>{exponent});
     sum.AddGradient(0, std::vector<float>{g});
     ASSERT_EQ(sum.Decide(), SumDecision::kAccept);
@@ -326,39 +341,40 @@ TEST(ExactGradientSumTest, ExtremeFloatsHaveExponents) {
 
 TEST(ExactGradientSumTest, OnePoisonedElementPoisonsTheStepAndChangesNoExponent) {
   for (const float poison : {kNan, -kNan, kInf, -kInf}) {
-    ExactGradientSum sum({3, 2});
+    Sum sum({3, 2});
     sum.Begin(2, std::vector<int32_t>{4, kUnsetExponent});
     sum.AddGradient(0, std::vector<float>{1, poison, 2});
     sum.AddGradient(0, std::vector<float>{1, 1, 1});  // clean ones don't hide it
     sum.AddGradient(1, std::vector<float>{1, 1});
     EXPECT_EQ(sum.Decide(), SumDecision::kNonFinite);
-    EXPECT_EQ(sum.exponents(), (std::vector<int32_t>{4, kUnsetExponent}));
+    EXPECT_EQ(sum->exponents(), (std::vector<int32_t>{4, kUnsetExponent}));
   }
 }
 
 TEST(ExactGradientSumTest, ALossThatIsNotFiniteOrFarTooLargePoisonsTheStep) {
   for (const double loss : {std::numeric_limits<double>::quiet_NaN(),
                             std::numeric_limits<double>::infinity(), -1e30, 0x1p38 + 1}) {
-    ExactGradientSum sum({1});
+    Sum sum({1});
     sum.Begin(1, std::vector<int32_t>{0});
     sum.AddScalars({.loss_sum = loss, .target_tokens = 1});
     EXPECT_EQ(sum.Decide(), SumDecision::kNonFinite) << loss;
   }
-  ExactGradientSum sum({1});
+  Sum sum({1});
   sum.Begin(1, std::vector<int32_t>{0});
   sum.AddScalars({.loss_sum = 0x1p38, .target_tokens = 1});
   EXPECT_EQ(sum.Decide(), SumDecision::kAccept);
-  EXPECT_EQ(sum.scalars().loss_sum, 0x1p38);
+  sum.Integers();
+  EXPECT_EQ(sum->scalars().loss_sum, 0x1p38);
 }
 
 TEST(ExactGradientSumTest, BeginForgetsTheLastPass) {
-  ExactGradientSum sum({2});
+  Sum sum({2});
   sum.Begin(1, std::vector<int32_t>{3});
   sum.AddGradient(0, std::vector<float>{5, kNan});
   sum.AddScalars({.loss_sum = 5, .target_tokens = 3, .tokens = 2, .rows = 1});
-  sum.Begin(1, sum.exponents());
+  sum.Begin(1, sum->exponents());
   EXPECT_EQ(sum.Decide(), SumDecision::kAccept);
-  EXPECT_THAT(sum.integers(), ::testing::Each(0));
+  EXPECT_THAT(sum.Integers(), ::testing::Each(0));
 }
 
 }  // namespace

@@ -12,7 +12,9 @@
 #include "common/sha256.h"
 #include "common/status.h"
 #include "worker/collective/collective_local.h"
+#include "worker/device/device_cpu.h"
 #include "worker/model/model_test_util.h"
+#include "worker/ops/cpu_ops.h"
 #include "worker/train/gather.h"
 #include "worker/train/trainer.h"
 
@@ -27,9 +29,18 @@ struct TestGroupOptions {
   bool network = false;
   uint64_t activation_budget_bytes = 0;
   std::optional<Recompute> force_recompute = std::nullopt;
+  // Devices whose memory the trainer may not touch but through them, as a GPU's.
+  bool apart = false;
   TrainSpec spec = {};
   const std::vector<OwnedRow>* train = nullptr;
   const std::vector<OwnedRow>* validation = nullptr;
+};
+
+// A CPU that says it is none, so that all goes through copies.
+class DeviceApart : public CpuDevice {
+ public:
+  using CpuDevice::CpuDevice;
+  DeviceKind kind() const override { return DeviceKind::kCuda; }
 };
 
 // One rank: its device, its weights, its collective, its trainer.
@@ -123,6 +134,13 @@ class TestGroup {
     ASSIGN_OR_RETURN(rank.device, CreateCpuDevice({.threads = options_.threads, .max_isa = ""}));
     ASSIGN_OR_RETURN(rank.prefetch_device, CreateCpuDevice({.threads = 1, .max_isa = ""}));
     ASSIGN_OR_RETURN(rank.ops, CreateCpuOps(rank.device.get()));
+    if (options_.apart) {
+      const CpuIsa isa = static_cast<CpuDevice*>(rank.device.get())->isa();
+      rank.ops = nullptr;
+      auto apart = std::make_unique<DeviceApart>(options_.threads, isa);
+      rank.ops = std::make_unique<CpuOps>(apart.get(), ProductBackend::kAuto);
+      rank.device = std::move(apart);
+    }
     ASSIGN_OR_RETURN(rank.prefetch_ops, CreateCpuOps(rank.prefetch_device.get()));
     WeightSourceOptions source;
     source.precision = options_.spec.precision;
@@ -142,7 +160,6 @@ class TestGroup {
     trainer.ops = rank.ops.get();
     trainer.weights = rank.weights.get();
     trainer.collective = rank.collective.get();
-    trainer.threads = options_.threads;
     trainer.activation_budget_bytes = options_.activation_budget_bytes;
     trainer.force_recompute = options_.force_recompute;
     ASSIGN_OR_RETURN(rank.trainer, Trainer::Create(trainer, options_.spec, ViewsOf(*options_.train),

@@ -22,14 +22,27 @@ std::vector<int64_t> TensorSizes(const LoraLayout& layout) {
   return sizes;
 }
 
+// Ops::SquaredNorm's: a double for each block of 4096.
+size_t NormScratchBytes(int64_t elements) {
+  return static_cast<size_t>(elements / 4096 + 1) * sizeof(double) + Arena::kAlignment;
+}
+
 std::vector<int32_t> Lengths(std::span<const RowView> rows) {
   std::vector<int32_t> lengths;
   for (const RowView& row : rows) lengths.push_back(static_cast<int32_t>(row.ids.size()));
   return lengths;
 }
 
-absl::Status CheckRows(std::span<const RowView> rows, const char* set, const TrainSpec& spec) {
+absl::Status CheckRows(std::span<const RowView> rows, const char* set, const TrainSpec& spec,
+                       int64_t vocab) {
   for (const RowView& row : rows) {
+    // Now, not at the step that meets the row.
+    for (const int32_t id : row.ids) {
+      if (id >= 0 && id < vocab) continue;
+      return absl::InvalidArgumentError(absl::StrCat(set, " row ", row.index, ": token id ", id,
+                                                     " is not in the base's vocabulary of ", vocab,
+                                                     "; tokenizer and base don't belong together"));
+    }
     if (static_cast<int64_t>(row.ids.size()) > spec.max_seq_length) {
       return absl::InvalidArgumentError(absl::StrCat(
           set, " row ", row.index, ": ", row.ids.size(), " tokens are over max_seq_length = ",
@@ -65,8 +78,8 @@ absl::StatusOr<std::unique_ptr<Trainer>> Trainer::Create(const TrainerOptions& o
                                                          std::vector<RowView> validation) {
   RETURN_IF_ERROR(CheckTrainSpec(spec, options.config));
   if (train.empty()) return absl::InvalidArgumentError("the training data has no rows");
-  RETURN_IF_ERROR(CheckRows(train, "training", spec));
-  RETURN_IF_ERROR(CheckRows(validation, "validation", spec));
+  RETURN_IF_ERROR(CheckRows(train, "training", spec, options.config.vocab));
+  RETURN_IF_ERROR(CheckRows(validation, "validation", spec, options.config.vocab));
   ASSIGN_OR_RETURN(LoraLayout layout, LoraLayout::Make(options.config, spec.lora));
   std::unique_ptr<Trainer> trainer(
       new Trainer(options, spec, std::move(layout), std::move(train), std::move(validation)));
@@ -80,8 +93,7 @@ Trainer::Trainer(const TrainerOptions& options, const TrainSpec& spec, LoraLayou
       spec_(spec),
       layout_(std::move(layout)),
       train_(std::move(train)),
-      validation_(std::move(validation)),
-      sum_(TensorSizes(layout_), options.threads) {}
+      validation_(std::move(validation)) {}
 
 absl::Status Trainer::Init() {
   ASSIGN_OR_RETURN(
@@ -111,8 +123,6 @@ absl::Status Trainer::Init() {
   warmup_steps_ = spec_.warmup_steps >= 0 ? spec_.warmup_steps
                                           : WarmupSteps(spec_.warmup_ratio, plan_->total_steps());
   const size_t count = static_cast<size_t>(layout_.parameters());
-  ASSIGN_OR_RETURN(adapter_, options_.ops->device()->Allocate(count * sizeof(float)));
-  mean_grad_.resize(count);
   state_.identity = {SpecHash(spec_, train_), options_.base_hash,
                      options_.ops->device()->numerics_class()};
   state_.weights.resize(count);
@@ -120,7 +130,29 @@ absl::Status Trainer::Init() {
   state_.moment2.assign(count, 0.0F);
   state_.exponents.assign(layout_.tensors().size(), kUnsetExponent);
   InitAdapter(layout_, spec_.seed, state_.weights);
-  return absl::OkStatus();
+  return InitDevice();
+}
+
+// What the sums and the update work on.
+absl::Status Trainer::InitDevice() {
+  Device* device = options_.ops->device();
+  const std::vector<int64_t> sizes = TensorSizes(layout_);
+  ASSIGN_OR_RETURN(sum_, ExactGradientSum::Create(options_.ops, sizes));
+  ASSIGN_OR_RETURN(mean_grad_, device->Allocate(state_.weights.size() * sizeof(float)));
+  ASSIGN_OR_RETURN(norms_, device->Allocate(sizes.size() * sizeof(double)));
+  const int64_t largest = *std::max_element(sizes.begin(), sizes.end());
+  ASSIGN_OR_RETURN(Arena scratch, Arena::Create(device, NormScratchBytes(largest)));
+  norm_scratch_ = std::make_unique<Arena>(std::move(scratch));
+  ASSIGN_OR_RETURN(weights_, Mirror<float>::Create(device, &state_.weights));
+  ASSIGN_OR_RETURN(moment1_, Mirror<float>::Create(device, &state_.moment1));
+  ASSIGN_OR_RETURN(moment2_, Mirror<float>::Create(device, &state_.moment2));
+  return PushState();
+}
+
+absl::Status Trainer::PushState() {
+  RETURN_IF_ERROR(weights_.Push(model_->ctx()));
+  RETURN_IF_ERROR(moment1_.Push(model_->ctx()));
+  return moment2_.Push(model_->ctx());
 }
 
 absl::Status Trainer::Restore(JobState state) {
@@ -131,7 +163,7 @@ absl::Status Trainer::Restore(JobState state) {
     return absl::FailedPreconditionError("the state to restore is of another job");
   }
   state_ = std::move(state);
-  return absl::OkStatus();
+  return PushState();
 }
 
 std::string Trainer::Sha256OfState() const { return Sha256Hex(EncodeCheckpoint(layout_, state_)); }
@@ -143,14 +175,7 @@ AdapterFiles Trainer::Adapter() const {
                            .numerics_class = state_.identity.numerics_class});
 }
 
-absl::StatusOr<AdapterView> Trainer::DeviceAdapter() {
-  Device* device = options_.ops->device();
-  RETURN_IF_ERROR(device->CopyIn(model_->ctx(), adapter_.data(), state_.weights.data(),
-                                 state_.weights.size() * sizeof(float)));
-  RETURN_IF_ERROR(device->Synchronize(model_->ctx()));
-  return AdapterView{&layout_,
-                     ConstView::Vector(adapter_.data(), DType::kF32, layout_.parameters())};
-}
+AdapterView Trainer::DeviceAdapter() { return AdapterView{&layout_, weights_.view()}; }
 
 double Trainer::LearningRate(int64_t step) const {
   return spec_.learning_rate *
@@ -186,22 +211,28 @@ absl::StatusOr<StepMetrics> Trainer::RunStep(const StepPlan& plan) {
   metrics.epoch = plan.epoch;
   metrics.learning_rate = LearningRate(state_.step);
   ASSIGN_OR_RETURN(const std::vector<Batch> own, OwnBatches(plan.micro_batches, train_));
-  ASSIGN_OR_RETURN(const AdapterView adapter, DeviceAdapter());
+  const AdapterView adapter = DeviceAdapter();
   const double waited = options_.weights->stats().wait_seconds;
   std::vector<int32_t> exponents = state_.exponents;
   SumDecision decision = SumDecision::kRedo;
   for (int pass = 0; pass < kMaxPasses && decision == SumDecision::kRedo; ++pass) {
-    sum_.Begin(static_cast<int64_t>(plan.micro_batches.size()), exponents);
+    RETURN_IF_ERROR(
+        sum_->Begin(model_->ctx(), static_cast<int64_t>(plan.micro_batches.size()), exponents));
     {
       Stopwatch watch(&metrics.compute_seconds);
       RETURN_IF_ERROR(Accumulate(plan, own, adapter));
     }
     ASSIGN_OR_RETURN(decision, Decide(metrics));
-    exponents = sum_.exponents();
+    exponents = sum_->exponents();
   }
   metrics.weights_wait_seconds = options_.weights->stats().wait_seconds - waited;
   TUNDRA_CHECK(decision != SumDecision::kRedo) << "exponents don't settle";
-  // From here on nothing can fail: the state changes as a whole.
+  Stopwatch watch(&metrics.update_seconds);
+  if (decision == SumDecision::kAccept) {
+    ASSIGN_OR_RETURN(metrics.grad_norm,
+                     MeanGradients(static_cast<double>(sum_->scalars().target_tokens)));
+  }
+  // From here on only a broken device can fail: the state changes as a whole.
   state_.redone += metrics.redone;
   ++state_.step;
   if (decision == SumDecision::kNonFinite) {
@@ -213,8 +244,7 @@ absl::StatusOr<StepMetrics> Trainer::RunStep(const StepPlan& plan) {
     return metrics;
   }
   state_.exponents = std::move(exponents);
-  Stopwatch watch(&metrics.update_seconds);
-  Update(metrics);
+  RETURN_IF_ERROR(Update(metrics));
   return metrics;
 }
 
@@ -229,17 +259,12 @@ absl::Status Trainer::Accumulate(const StepPlan& plan, std::span<const Batch> ow
                            .layer = 0,
                            .module = 0,
                            .probability = static_cast<float>(spec_.lora.dropout)};
-  Device* device = options_.ops->device();
   const auto sink = [&](int, int first, int count, ConstView grad) -> absl::Status {
-    host_grad_.resize(static_cast<size_t>(grad.size()));
-    RETURN_IF_ERROR(device->CopyOut(model_->ctx(), host_grad_.data(), grad.data, grad.bytes()));
-    RETURN_IF_ERROR(device->Synchronize(model_->ctx()));
     const int64_t base = layout_.tensors()[static_cast<size_t>(first)].offset;
     for (int i = first; i < first + count; ++i) {
       const LoraTensor& tensor = layout_.tensors()[static_cast<size_t>(i)];
-      sum_.AddGradient(i, std::span(host_grad_)
-                              .subspan(static_cast<size_t>(tensor.offset - base),
-                                       static_cast<size_t>(tensor.size)));
+      RETURN_IF_ERROR(
+          sum_->AddGradient(model_->ctx(), i, grad.Cols(tensor.offset - base, tensor.size)));
     }
     return absl::OkStatus();
   };
@@ -252,10 +277,10 @@ absl::Status Trainer::Accumulate(const StepPlan& plan, std::span<const Batch> ow
     std::vector<double> losses(pass.size());
     RETURN_IF_ERROR(model_->Train(pass, adapter, dropout, pass_plan_.recompute, sink, losses));
     for (size_t m = 0; m < pass.size(); ++m) {
-      sum_.AddScalars({.loss_sum = losses[m],
-                       .target_tokens = pass[m].target_tokens,
-                       .tokens = pass[m].tokens(),
-                       .rows = pass[m].num_rows()});
+      sum_->AddScalars({.loss_sum = losses[m],
+                        .target_tokens = pass[m].target_tokens,
+                        .tokens = pass[m].tokens(),
+                        .rows = pass[m].num_rows()});
     }
   }
   return absl::OkStatus();
@@ -264,9 +289,10 @@ absl::Status Trainer::Accumulate(const StepPlan& plan, std::span<const Batch> ow
 absl::StatusOr<SumDecision> Trainer::Decide(StepMetrics& metrics) {
   Stopwatch watch(&metrics.reduce_seconds);
   const CallOptions call{.timeout = options_.collective_timeout};
-  const int64_t maxima_bytes = static_cast<int64_t>(sum_.maxima().size_bytes());
-  RETURN_IF_ERROR(options_.collective->AllReduceMax(sum_.maxima(), call));
-  const SumDecision decision = sum_.Decide();
+  ASSIGN_OR_RETURN(const std::span<float> maxima, sum_->Maxima(model_->ctx()));
+  const int64_t maxima_bytes = static_cast<int64_t>(maxima.size_bytes());
+  RETURN_IF_ERROR(options_.collective->AllReduceMax(maxima, call));
+  const SumDecision decision = sum_->Decide();
   if (decision == SumDecision::kRedo) {
     ++metrics.redone;
     metrics.redone_allreduce_bytes += maxima_bytes;
@@ -274,43 +300,60 @@ absl::StatusOr<SumDecision> Trainer::Decide(StepMetrics& metrics) {
   }
   metrics.allreduce_bytes += maxima_bytes;
   if (decision == SumDecision::kNonFinite) return decision;
-  RETURN_IF_ERROR(options_.collective->AllReduceSum(sum_.integers(), call));
-  metrics.allreduce_bytes += static_cast<int64_t>(sum_.integers().size_bytes());
+  ASSIGN_OR_RETURN(const std::span<int64_t> integers, sum_->Integers(model_->ctx()));
+  RETURN_IF_ERROR(options_.collective->AllReduceSum(integers, call));
+  RETURN_IF_ERROR(sum_->Reduced(model_->ctx()));
+  metrics.allreduce_bytes += static_cast<int64_t>(integers.size_bytes());
   return decision;
 }
 
-void Trainer::Update(StepMetrics& metrics) {
-  const StepScalars scalars = sum_.scalars();
+absl::StatusOr<double> Trainer::MeanGradients(double divisor) {
+  Ops& ops = *options_.ops;
+  const Ctx ctx = model_->ctx();
+  const auto& tensors = layout_.tensors();
+  const View mean = mean_grad_.Matrix(DType::kF32, 1, layout_.parameters());
+  const View norms = norms_.Matrix(DType::kF64, 1, static_cast<int64_t>(tensors.size()));
+  for (size_t i = 0; i < tensors.size(); ++i) {
+    const View part = mean.Cols(tensors[i].offset, tensors[i].size);
+    RETURN_IF_ERROR(sum_->MeanGradient(ctx, static_cast<int>(i), divisor, part));
+    RETURN_IF_ERROR(ops.SquaredNorm({ctx.stream, norm_scratch_.get()}, part,
+                                    norms.Cols(static_cast<int64_t>(i), 1)));
+  }
+  std::vector<double> squares(tensors.size());
+  RETURN_IF_ERROR(ops.device()->CopyOut(ctx, squares.data(), norms.data, norms.bytes()));
+  RETURN_IF_ERROR(ops.device()->Synchronize(ctx));
+  double total = 0;
+  for (const double square : squares) total += square;
+  return std::sqrt(total);
+}
+
+// The update is elementwise and alike for all tensors: one call for the whole adapter.
+absl::Status Trainer::Update(StepMetrics& metrics) {
+  const StepScalars scalars = sum_->scalars();
   metrics.tokens = scalars.tokens;
   metrics.target_tokens = scalars.target_tokens;
   metrics.rows = scalars.rows;
-  const double divisor = static_cast<double>(scalars.target_tokens);
-  metrics.loss = scalars.loss_sum / divisor;
-  const int threads = options_.threads;
-  std::vector<std::span<float>> grads;
-  std::vector<std::span<const float>> const_grads;
-  const auto part = [&](std::vector<float>& all, const LoraTensor& tensor) {
-    return std::span(all).subspan(static_cast<size_t>(tensor.offset),
-                                  static_cast<size_t>(tensor.size));
-  };
-  for (size_t i = 0; i < layout_.tensors().size(); ++i) {
-    grads.push_back(part(mean_grad_, layout_.tensors()[i]));
-    sum_.MeanGradient(static_cast<int>(i), divisor, grads.back());
-    const_grads.push_back(grads.back());
-  }
-  metrics.grad_norm = GlobalNorm(const_grads, threads);
-  const double clip = ClipCoefficient(metrics.grad_norm, spec_.max_grad_norm);
+  metrics.loss = scalars.loss_sum / static_cast<double>(scalars.target_tokens);
   ++state_.updates;
-  for (size_t i = 0; i < layout_.tensors().size(); ++i) {
-    const LoraTensor& tensor = layout_.tensors()[i];
-    ScaleGradient(grads[i], clip, threads);
-    AdamWUpdate(spec_.adamw, metrics.learning_rate, state_.updates, grads[i],
-                part(state_.weights, tensor), part(state_.moment1, tensor),
-                part(state_.moment2, tensor), threads);
-  }
   state_.non_finite_in_row = 0;
   state_.tokens += scalars.tokens;
   state_.target_tokens += scalars.target_tokens;
+  Ops& ops = *options_.ops;
+  const Ctx ctx = model_->ctx();
+  const View grad = mean_grad_.Matrix(DType::kF32, 1, layout_.parameters());
+  const double clip = ClipCoefficient(metrics.grad_norm, spec_.max_grad_norm);
+  if (clip != 1.0) RETURN_IF_ERROR(ops.Scale(ctx, static_cast<float>(clip), grad));
+  RETURN_IF_ERROR(ops.AdamW(ctx,
+                            {.learning_rate = metrics.learning_rate,
+                             .beta1 = spec_.adamw.beta1,
+                             .beta2 = spec_.adamw.beta2,
+                             .epsilon = spec_.adamw.epsilon,
+                             .weight_decay = spec_.adamw.weight_decay,
+                             .step = state_.updates},
+                            grad, weights_.view(), moment1_.view(), moment2_.view()));
+  RETURN_IF_ERROR(weights_.Pull(ctx));
+  RETURN_IF_ERROR(moment1_.Pull(ctx));
+  return moment2_.Pull(ctx);
 }
 
 absl::Status Trainer::Skip() {
@@ -328,10 +371,11 @@ absl::StatusOr<EvalMetrics> Trainer::Evaluate() {
     return absl::FailedPreconditionError("the job has no validation data");
   }
   ASSIGN_OR_RETURN(const std::vector<Batch> own, OwnBatches(validation_plan_, validation_));
-  ASSIGN_OR_RETURN(const AdapterView adapter, DeviceAdapter());
-  ExactGradientSum sum({}, options_.threads);
+  const AdapterView adapter = DeviceAdapter();
+  ASSIGN_OR_RETURN(const std::unique_ptr<ExactGradientSum> sum,
+                   ExactGradientSum::Create(options_.ops, {}));
   const int64_t count = static_cast<int64_t>(validation_plan_.size());
-  sum.Begin(count, {});
+  RETURN_IF_ERROR(sum->Begin(model_->ctx(), count, {}));
   const int64_t ranks = options_.collective->size();
   const int64_t most = (count + ranks - 1) / ranks;
   for (int64_t begin = 0; begin < most; begin += pass_plan_.micro_batches) {
@@ -342,19 +386,22 @@ absl::StatusOr<EvalMetrics> Trainer::Evaluate() {
     std::vector<double> losses(pass.size());
     RETURN_IF_ERROR(model_->Losses(pass, adapter, losses));
     for (size_t m = 0; m < pass.size(); ++m) {
-      sum.AddScalars({.loss_sum = losses[m],
-                      .target_tokens = pass[m].target_tokens,
-                      .tokens = pass[m].tokens(),
-                      .rows = pass[m].num_rows()});
+      sum->AddScalars({.loss_sum = losses[m],
+                       .target_tokens = pass[m].target_tokens,
+                       .tokens = pass[m].tokens(),
+                       .rows = pass[m].num_rows()});
     }
   }
   const CallOptions call{.timeout = options_.collective_timeout};
-  RETURN_IF_ERROR(options_.collective->AllReduceMax(sum.maxima(), call));
-  if (sum.Decide() == SumDecision::kNonFinite) {
+  ASSIGN_OR_RETURN(const std::span<float> maxima, sum->Maxima(model_->ctx()));
+  RETURN_IF_ERROR(options_.collective->AllReduceMax(maxima, call));
+  if (sum->Decide() == SumDecision::kNonFinite) {
     return EvalMetrics{.loss = std::nan(""), .target_tokens = 0, .rows = 0};
   }
-  RETURN_IF_ERROR(options_.collective->AllReduceSum(sum.integers(), call));
-  const StepScalars scalars = sum.scalars();
+  ASSIGN_OR_RETURN(const std::span<int64_t> integers, sum->Integers(model_->ctx()));
+  RETURN_IF_ERROR(options_.collective->AllReduceSum(integers, call));
+  RETURN_IF_ERROR(sum->Reduced(model_->ctx()));
+  const StepScalars scalars = sum->scalars();
   return EvalMetrics{.loss = scalars.loss_sum / static_cast<double>(scalars.target_tokens),
                      .target_tokens = scalars.target_tokens,
                      .rows = scalars.rows};

@@ -73,8 +73,6 @@ struct TrainerOptions {
   Ops* ops = nullptr;
   WeightSource* weights = nullptr;
   Collective* collective = nullptr;
-  // Threads of the work on the host (sums, update).
-  int threads = 1;
   // For activations; 0: no bound. Equal on all ranks where the base is sharded.
   uint64_t activation_budget_bytes = 0;
   absl::Duration collective_timeout = absl::Seconds(60);
@@ -116,20 +114,25 @@ class Trainer {
   AdapterFiles Adapter() const;
   Llama* model() { return model_.get(); }
   // The adapter as the model takes it, with the state's weights.
-  absl::StatusOr<AdapterView> DeviceAdapter();
+  AdapterView DeviceAdapter();
   const PassPlan& pass_plan() const { return pass_plan_; }
 
  private:
   Trainer(const TrainerOptions& options, const TrainSpec& spec, LoraLayout layout,
           std::vector<RowView> train, std::vector<RowView> validation);
   absl::Status Init();
+  absl::Status InitDevice();
+  absl::Status PushState();
   std::string Sha256OfState() const;
   absl::StatusOr<std::vector<Batch>> OwnBatches(std::span<const MicroBatch> micro_batches,
                                                 std::span<const RowView> rows) const;
   absl::Status Accumulate(const StepPlan& plan, std::span<const Batch> own,
                           const AdapterView& adapter);
   absl::StatusOr<SumDecision> Decide(StepMetrics& metrics);
-  void Update(StepMetrics& metrics);
+  // Fills mean_grad_ and returns its norm; the state stays as it is. Both are finite: each
+  // micro-batch has a target, so no mean is larger than the largest gradient.
+  absl::StatusOr<double> MeanGradients(double divisor);
+  absl::Status Update(StepMetrics& metrics);
   absl::Status Skip();
   double LearningRate(int64_t step) const;
 
@@ -143,11 +146,12 @@ class Trainer {
   std::unique_ptr<Llama> model_;
   PassPlan pass_plan_;
   int64_t warmup_steps_ = 0;
-  Buffer adapter_;  // the weights on the device
-  ExactGradientSum sum_;
-  std::vector<float> host_grad_;  // one layer's
-  std::vector<float> mean_grad_;  // all
+  std::unique_ptr<ExactGradientSum> sum_;
+  Buffer mean_grad_;                     // all tensors', f32
+  Buffer norms_;                         // Σ g² of each tensor, f64
+  std::unique_ptr<Arena> norm_scratch_;  // of SquaredNorm
   JobState state_;
+  Mirror<float> weights_, moment1_, moment2_;  // of the state's
 };
 
 }  // namespace tundra

@@ -182,6 +182,50 @@ TEST_F(Training, DropoutAndUnpackedRowsKeepTheBytesToo) {
   EXPECT_NE(HashOf(options_), one);
 }
 
+TEST_F(Training, ARankAboveEveryDimensionOfTheBaseIsOneToo) {
+  options_.spec.lora.rank = 1024;
+  options_.spec.lora.use_rslora = true;
+  options_.spec.epochs = 1;
+  const std::string one = HashOf(options_);
+  EXPECT_EQ(one.size(), 64u);
+  TestGroupOptions other = With(2, 2);
+  other.threads = 3;
+  other.force_recompute = Recompute::kFull;
+  EXPECT_EQ(HashOf(other), one);
+}
+
+// The sums and the update ask the device for everything they read.
+TEST_F(Training, MemoryApartFromTheHostsGivesTheSameBytes) {
+  const std::string one = HashOf(options_);
+  TestGroupOptions apart = With(2, 2);
+  apart.apart = true;
+  EXPECT_EQ(HashOf(apart), one);
+  // And a state that was put back.
+  TestGroup first(apart);
+  TUNDRA_ASSERT_OK(first.Start());
+  TUNDRA_ASSERT_OK(first.Run(3));
+  const JobState state = first.rank(0).trainer->state();
+  TestGroup second(apart);
+  TUNDRA_ASSERT_OK(second.Start());
+  TUNDRA_ASSERT_OK(second.OnAll([&](int, TestRank& rank) { return rank.trainer->Restore(state); }));
+  TUNDRA_ASSERT_OK(second.Run());
+  EXPECT_EQ(second.AdapterHash(), one);
+}
+
+TEST_F(Training, OneStepInWarmUpHasTheRateZeroAndLeavesTheWeights) {
+  options_.spec.epochs = 0;
+  options_.spec.max_steps = 1;
+  options_.spec.warmup_ratio = 1.0;
+  TestGroup group(options_);
+  TUNDRA_ASSERT_OK(group.Start());
+  const std::vector<float> before = group.rank(0).trainer->state().weights;
+  TUNDRA_ASSERT_OK_AND_ASSIGN(const auto metrics, group.Run());
+  ASSERT_EQ(metrics.size(), 1u);
+  EXPECT_EQ(metrics[0].learning_rate, 0);
+  EXPECT_EQ(group.rank(0).trainer->state().weights, before);
+  EXPECT_TRUE(group.rank(0).trainer->done());
+}
+
 TEST_F(Training, MemoryPlansChangeNoByte) {
   const std::string one = HashOf(options_);
   TestGroupOptions recompute = With(2, 2);
@@ -199,6 +243,7 @@ TEST_F(Training, MemoryPlansChangeNoByte) {
 TEST_F(Training, Bf16GivesTheSameBytesOnAnyRanks) {
   options_.base_dir = GoldenDir() + "/gqa_tied_bf16/base";
   rows_ = GoldenRows(LoadJson(GoldenDir() + "/gqa_tied_bf16/golden.json"));
+  validation_.assign(rows_.begin(), rows_.begin() + 5);
   options_.spec.precision = Precision::kBF16;
   const std::string one = HashOf(options_);
   EXPECT_EQ(HashOf(With(2, 2)), one);
@@ -340,6 +385,13 @@ TEST_F(Training, RowsThatWontDoAreNamed) {
   TestGroup group(options_);
   EXPECT_THAT(group.Start(), StatusIs(absl::StatusCode::kInvalidArgument,
                                       AllOf(HasSubstr("row 3"), HasSubstr("max_seq_length"))));
+  // At once, not at the step that meets the row.
+  rows_[3] = rows_[0];
+  rows_[3].ids[1] = 1 << 20;
+  TestGroup group3(options_);
+  EXPECT_THAT(group3.Start(),
+              StatusIs(absl::StatusCode::kInvalidArgument,
+                       AllOf(HasSubstr("training row 3"), HasSubstr("token id 1048576"))));
   rows_[3] = rows_[0];
   rows_[3].trained.assign(rows_[3].ids.size(), 0);
   TestGroup group2(options_);
