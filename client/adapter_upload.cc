@@ -16,8 +16,9 @@ absl::StatusOr<std::string> UploadAdapter(const Service& service, const std::str
     const auto file = MappedFile::Open(absl::StrCat(dir, "/", filename));
     if (!file.ok()) {
       context.TryCancel();
-      return Annotate(file.status(), "an adapter folder holds adapter_config.json and "
-                                     "adapter_model.safetensors");
+      return Annotate(file.status(),
+                      "an adapter folder holds adapter_config.json and "
+                      "adapter_model.safetensors");
     }
     const std::string_view bytes = file->bytes();
     tundra::v1::UploadAdapterRequest request;

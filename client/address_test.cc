@@ -45,9 +45,12 @@ class AddressTest : public ::testing::Test {
 
 TEST_F(AddressTest, NearerSourcesWin) {
   EXPECT_EQ(Found(), "127.0.0.1:7700");
-  TUNDRA_ASSERT_OK(WriteFileAtomically(LocalStatePath(dir_.path()), R"({"address": "127.0.0.1:1"})"));
+  TUNDRA_ASSERT_OK(
+      WriteFileAtomically(LocalStatePath(dir_.path()), R"({"address": "127.0.0.1:1"})"));
   EXPECT_EQ(Found(), "127.0.0.1:1");
-  Config("current_context: a\ncontexts:\n  a: {address: \"127.0.0.1:2\"}\n  b: {address: \"127.0.0.1:4\"}\n");
+  Config(
+      "current_context: a\ncontexts:\n  a: {address: \"127.0.0.1:2\"}\n  b: {address: "
+      "\"127.0.0.1:4\"}\n");
   EXPECT_EQ(Found(), "127.0.0.1:2");
   ::setenv("TUNDRA_ADDRESS", "127.0.0.1:3", 1);
   EXPECT_EQ(Found(), "127.0.0.1:3");
@@ -68,11 +71,12 @@ TEST_F(AddressTest, AServiceThatIsStillStartingOrABrokenNoteIsNoAddress) {
 }
 
 TEST_F(AddressTest, BrokenConfigurationIsExplainedAndNeverThrows) {
-  for (const char* text :
-       {"contexts: [", "current_context: a\ncontexts: 3\n", "current_context: a\ncontexts: {a: 3}\n",
-        "current_context: [x]\n", "current_context: a\ncontexts: {b: {address: x}}\n"}) {
+  for (const char* text : {"contexts: [", "current_context: a\ncontexts: 3\n",
+                           "current_context: a\ncontexts: {a: 3}\n", "current_context: [x]\n",
+                           "current_context: a\ncontexts: {b: {address: x}}\n"}) {
     Config(text);
-    EXPECT_THAT(FindAddress({}), StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("config.yaml")))
+    EXPECT_THAT(FindAddress({}),
+                StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("config.yaml")))
         << text;
   }
   EXPECT_THAT(Found(), HasSubstr("there are: b"));

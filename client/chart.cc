@@ -56,8 +56,9 @@ std::string Chart(const std::vector<Series>& series, int width, int height) {
   const std::string left = absl::StrFormat("step %g", x_min);
   const std::string right = absl::StrFormat("step %g", x_max);
   const int gap = columns - static_cast<int>(left.size() + right.size());
-  text += std::string(kLabel + 1, ' ') + left + std::string(static_cast<size_t>(std::max(1, gap)), ' ') +
-          right + "\n" + std::string(kLabel + 1, ' ');
+  text += std::string(kLabel + 1, ' ') + left +
+          std::string(static_cast<size_t>(std::max(1, gap)), ' ') + right + "\n" +
+          std::string(kLabel + 1, ' ');
   for (const Series& s : series) {
     if (!s.points.empty()) text += absl::StrFormat("%c %s   ", s.mark, s.name);
   }

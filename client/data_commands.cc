@@ -46,7 +46,7 @@ std::string PreviewText(const tundra::v1::ValidationReport& report, bool colours
     for (const auto& token : row.tokens()) {
       if (token.trained() != trained) text += token.trained() ? begin : end;
       trained = token.trained();
-      text += token.text();
+      text += Printable(token.text());
     }
     if (trained) text += end;
     text += "\n\n";
@@ -101,7 +101,7 @@ int Validate(const CommonFlags& common, const ValidateFlags& flags) {
   }
   std::printf("%s", histogram.c_str());
   const std::string findings = FindingsText(report, flags.data);
-  if (!findings.empty()) std::fprintf(stderr, "%s\n", findings.c_str());
+  if (!findings.empty()) std::fprintf(stderr, "%s\n", Printable(findings).c_str());
   if (!report.valid()) {
     std::fprintf(stderr, "tundra: %s: %lld fault%s; a job cannot train on it\n", flags.data.c_str(),
                  static_cast<long long>(report.error_count()),

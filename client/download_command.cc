@@ -44,9 +44,8 @@ absl::StatusOr<tundra::v1::Adapter> FindAdapter(const Service& service, const st
       if (checkpoint.step() == step) return checkpoint.adapter();
       known += absl::StrCat(known.empty() ? "" : ", ", checkpoint.step());
     }
-    return absl::NotFoundError(
-        absl::StrCat(name, " has no checkpoint of step ", step, "; it has: ",
-                     known.empty() ? "none" : known));
+    return absl::NotFoundError(absl::StrCat(name, " has no checkpoint of step ", step,
+                                            "; it has: ", known.empty() ? "none" : known));
   }
   grpc::ClientContext context;
   Prepare(&context);
@@ -55,9 +54,9 @@ absl::StatusOr<tundra::v1::Adapter> FindAdapter(const Service& service, const st
   tundra::v1::Job job;
   RETURN_IF_ERROR(service.Explain(service.jobs()->GetJob(&context, request, &job)));
   if (!job.has_adapter() || job.adapter().files_size() == 0) {
-    return absl::FailedPreconditionError(absl::StrCat(
-        name, " has no adapter yet: it is ", tundra::v1::JobState_Name(job.state()),
-        "; --step N takes the one of a checkpoint"));
+    return absl::FailedPreconditionError(absl::StrCat(name, " has no adapter yet: it is ",
+                                                      tundra::v1::JobState_Name(job.state()),
+                                                      "; --step N takes the one of a checkpoint"));
   }
   return job.adapter();
 }
@@ -86,8 +85,8 @@ absl::Status Continue(const Service& service, const std::string& adapter,
   while (local.ok() && reader->Read(&response)) {
     done += static_cast<int64_t>(response.chunk().size());
     local = done > file.size_bytes()
-                ? absl::DataLossError(absl::StrCat(partial, ": more than its ", file.size_bytes(),
-                                                   " bytes came"))
+                ? absl::DataLossError(
+                      absl::StrCat(partial, ": more than its ", file.size_bytes(), " bytes came"))
                 : WriteAll(fd, response.chunk(), partial);
     bar.Set(done);
   }

@@ -66,7 +66,8 @@ int RunGenerate(const CommonFlags& common, const GenerateFlags& flags) {
     tokens = std::max(tokens, response.tokens());
     if (!response.finish_reason().empty()) reason = response.finish_reason();
     if (common.json()) continue;
-    std::printf("%s", response.text().c_str());
+    const std::string piece = OnTerminal() ? Printable(response.text()) : response.text();
+    std::fwrite(piece.data(), 1, piece.size(), stdout);
     std::fflush(stdout);
   }
   const grpc::Status status = reader->Finish();

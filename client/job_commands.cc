@@ -106,8 +106,9 @@ void PrintJob(const Job& job) {
     std::printf("  label      %s = %s\n", key.c_str(), value.c_str());
   }
   for (const auto& sample : job.samples()) {
-    std::printf("  prompt     %s\n    before   %s\n    after    %s\n", sample.prompt().c_str(),
-                sample.before().c_str(), sample.after().c_str());
+    std::printf("  prompt     %s\n    before   %s\n    after    %s\n",
+                Printable(sample.prompt()).c_str(), Printable(sample.before()).c_str(),
+                Printable(sample.after()).c_str());
   }
   for (const auto& file : job.adapter().files()) {
     std::printf("  adapter    %s, %s, sha256 %s\n", file.filename().c_str(),
@@ -209,20 +210,21 @@ int Logs(const CommonFlags& common, const std::string& text) {
 }
 
 void PrintCsv(const std::vector<tundra::v1::StepMetrics>& all) {
-  std::printf("step,train_loss,validation_loss,learning_rate,grad_norm,tokens,target_tokens,"
-              "step_seconds,redone,non_finite,allreduce_bytes,redone_allreduce_bytes\n");
+  std::printf(
+      "step,train_loss,validation_loss,learning_rate,grad_norm,tokens,target_tokens,"
+      "step_seconds,redone,non_finite,allreduce_bytes,redone_allreduce_bytes\n");
   for (const auto& m : all) {
     const auto optional = [](bool has, double value) {
       return has ? absl::StrFormat("%.17g", value) : std::string();
     };
-    std::printf("%s\n",
-                absl::StrFormat("%d,%s,%s,%.17g,%.17g,%d,%d,%.6f,%d,%d,%d,%d", m.step(),
-                                optional(m.has_train_loss(), m.train_loss()),
-                                optional(m.has_validation_loss(), m.validation_loss()),
-                                m.learning_rate(), m.grad_norm(), m.tokens(), m.target_tokens(),
-                                m.step_seconds(), m.redone(), m.non_finite() ? 1 : 0,
-                                m.allreduce_bytes(), m.redone_allreduce_bytes())
-                    .c_str());
+    std::printf(
+        "%s\n",
+        absl::StrFormat("%d,%s,%s,%.17g,%.17g,%d,%d,%.6f,%d,%d,%d,%d", m.step(),
+                        optional(m.has_train_loss(), m.train_loss()),
+                        optional(m.has_validation_loss(), m.validation_loss()), m.learning_rate(),
+                        m.grad_norm(), m.tokens(), m.target_tokens(), m.step_seconds(), m.redone(),
+                        m.non_finite() ? 1 : 0, m.allreduce_bytes(), m.redone_allreduce_bytes())
+            .c_str());
   }
 }
 
@@ -316,9 +318,8 @@ void AddJobCommands(CLI::App& app, CommonFlags& common, Run* run) {
   jobs->add_option("--limit", *limit, "At most so many")
       ->check(CLI::Range(1, 1'000'000))
       ->capture_default_str();
-  jobs->callback([=, &common] {
-    *run = [=, &common] { return ListJobs(common, *filter, *limit); };
-  });
+  jobs->callback(
+      [=, &common] { *run = [=, &common] { return ListJobs(common, *filter, *limit); }; });
 
   auto job = std::make_shared<std::string>();
   JobCommand(app, common, "get", "Show a job", job)->callback([=, &common] {
@@ -329,11 +330,11 @@ void AddJobCommands(CLI::App& app, CommonFlags& common, Run* run) {
   });
   auto timeout = std::make_shared<double>(0);
   CLI::App* wait = JobCommand(app, common, "wait", "Wait until a job has ended", job);
-  wait->add_option("--timeout", *timeout, "Give up, with exit code 3, after so many seconds (0: never)")
+  wait->add_option("--timeout", *timeout,
+                   "Give up, with exit code 3, after so many seconds (0: never)")
       ->check(CLI::NonNegativeNumber);
-  wait->callback([=, &common] {
-    *run = [=, &common] { return Watch(common, *job, true, *timeout); };
-  });
+  wait->callback(
+      [=, &common] { *run = [=, &common] { return Watch(common, *job, true, *timeout); }; });
   JobCommand(app, common, "logs", "Show what happened to a job", job)->callback([=, &common] {
     *run = [=, &common] { return Logs(common, *job); };
   });
@@ -342,9 +343,8 @@ void AddJobCommands(CLI::App& app, CommonFlags& common, Run* run) {
   metrics->add_option("--format", *format, "table, csv, json or chart")
       ->check(CLI::IsMember({"table", "csv", "json", "chart"}))
       ->capture_default_str();
-  metrics->callback([=, &common] {
-    *run = [=, &common] { return Metrics(common, *job, *format); };
-  });
+  metrics->callback(
+      [=, &common] { *run = [=, &common] { return Metrics(common, *job, *format); }; });
   AddSteering(app, common, job, run);
 }
 

@@ -49,8 +49,8 @@ class Reader {
   void ReadKey(const YAML::Node& value, const std::string& section, const std::string& key,
                const std::string& path, int line) {
     const auto& keys = JobKeys();
-    const auto known = std::find_if(keys.begin(), keys.end(),
-                                    [&](const JobKey& k) { return k.path == path; });
+    const auto known =
+        std::find_if(keys.begin(), keys.end(), [&](const JobKey& k) { return k.path == path; });
     if (known != keys.end()) {
       file_->lines[known->field] = line;
       const absl::Status status = known->set(value, &file_->job);
@@ -109,8 +109,8 @@ absl::StatusOr<JobFile> ParseJobFile(const std::string& text, const std::string&
         absl::StrCat(path, ":", error.mark.line + 1, ": not YAML: ", error.msg));
   }
   if (!root.IsMap()) {
-    return absl::InvalidArgumentError(absl::StrCat(
-        path, ": a job file is a map of keys; `tundra submit --help` shows one"));
+    return absl::InvalidArgumentError(
+        absl::StrCat(path, ": a job file is a map of keys; `tundra submit --help` shows one"));
   }
   Reader reader(&file);
   try {

@@ -55,11 +55,10 @@ TEST(JobFile, ReadsEveryKeyOfTheDocumentedFile) {
 }
 
 TEST(JobFile, ReadsARangeOfDevicesAndListsOfModules) {
-  TUNDRA_ASSERT_OK_AND_ASSIGN(
-      const JobFile file,
-      ParseJobFile("resources: {devices: {min: 1, max: 4}, shards: 2}\n"
-                   "lora: {target_modules: [q_proj, v_proj]}\n",
-                   "job.yaml"));
+  TUNDRA_ASSERT_OK_AND_ASSIGN(const JobFile file,
+                              ParseJobFile("resources: {devices: {min: 1, max: 4}, shards: 2}\n"
+                                           "lora: {target_modules: [q_proj, v_proj]}\n",
+                                           "job.yaml"));
   EXPECT_EQ(file.job.spec().resources().device_range().max(), 4);
   EXPECT_EQ(file.job.spec().resources().shards(), 2);
   EXPECT_EQ(file.job.spec().lora().target_modules_size(), 2);

@@ -55,8 +55,7 @@ std::string StartTime(pid_t pid) {
   if (!stat.ok()) return "";
   const size_t end_of_name = stat->rfind(')');
   if (end_of_name == std::string::npos) return "";
-  const std::vector<std::string> fields =
-      absl::StrSplit(stat->substr(end_of_name + 2), ' ');
+  const std::vector<std::string> fields = absl::StrSplit(stat->substr(end_of_name + 2), ' ');
   // A process that has ended but was not reaped no longer runs.
   if (fields.size() < 20 || fields[0] == "Z") return "";
   return fields[19];
@@ -121,8 +120,8 @@ absl::StatusOr<Child> Start(const std::string& name, const std::string& program,
 absl::Status StillRuns(const Child& child) {
   int status = 0;
   if (::waitpid(child.pid, &status, WNOHANG) == 0) return absl::OkStatus();
-  return absl::UnavailableError(absl::StrCat(child.name, " has ended; the end of ", child.log,
-                                             ":\n", Tail(child.log, 8)));
+  return absl::UnavailableError(
+      absl::StrCat(child.name, " has ended; the end of ", child.log, ":\n", Tail(child.log, 8)));
 }
 
 // What `tundra local up` ends on, blocked while it runs.
@@ -181,13 +180,12 @@ class LocalService {
     RETURN_IF_ERROR(MakeDirs(flags_.data_dir + "/logs"));
     const std::string ports = flags_.data_dir + "/coordinator-ports.json";
     ::unlink(ports.c_str());
-    ASSIGN_OR_RETURN(
-        Child coordinator,
-        client::Start("the coordinator", "tundra-coordinator",
-                      {"--listen", absl::StrCat("127.0.0.1:", flags_.port), "--http",
-                       absl::StrCat("127.0.0.1:", flags_.http_port), "--data-dir",
-                       flags_.data_dir + "/coordinator", "--ports-file", ports},
-                      flags_.data_dir + "/logs/coordinator.log"));
+    ASSIGN_OR_RETURN(Child coordinator,
+                     client::Start("the coordinator", "tundra-coordinator",
+                                   {"--listen", absl::StrCat("127.0.0.1:", flags_.port), "--http",
+                                    absl::StrCat("127.0.0.1:", flags_.http_port), "--data-dir",
+                                    flags_.data_dir + "/coordinator", "--ports-file", ports},
+                                   flags_.data_dir + "/logs/coordinator.log"));
     children_.push_back(coordinator);
     RETURN_IF_ERROR(WriteState());
     ASSIGN_OR_RETURN(const nlohmann::json json, WaitForPorts(coordinator, ports));
@@ -293,8 +291,7 @@ class LocalService {
       processes.push_back(
           {{"name", child.name}, {"pid", child.pid}, {"start_time", child.start_time}});
     }
-    const nlohmann::json state = {
-        {"address", address_}, {"http", http_}, {"processes", processes}};
+    const nlohmann::json state = {{"address", address_}, {"http", http_}, {"processes", processes}};
     return WriteFileAtomically(LocalStatePath(flags_.data_dir), state.dump(2) + "\n");
   }
 
@@ -367,10 +364,10 @@ int Up(const CommonFlags& common, LocalFlags flags) {
   if (!lock.ok()) return Fail(lock.status());
   std::string address;
   if (!RunningProcesses(flags.data_dir, &address).empty()) {
-    return Fail(absl::FailedPreconditionError(absl::StrCat(
-        "a service of ", flags.data_dir, " runs already",
-        address.empty() ? std::string() : ", at " + address,
-        "; stop it with `tundra local down`, or give another --data-dir and --port")));
+    return Fail(absl::FailedPreconditionError(
+        absl::StrCat("a service of ", flags.data_dir, " runs already",
+                     address.empty() ? std::string() : ", at " + address,
+                     "; stop it with `tundra local down`, or give another --data-dir and --port")));
   }
   const sigset_t signals = EndSignals();
   ::pthread_sigmask(SIG_BLOCK, &signals, nullptr);
@@ -381,16 +378,16 @@ int Up(const CommonFlags& common, LocalFlags flags) {
     return Fail(started);
   }
   if (common.json()) {
-    const nlohmann::json json = {{"address", service.address()},
-                                 {"http", service.http()},
-                                 {"data_dir", flags.data_dir}};
+    const nlohmann::json json = {
+        {"address", service.address()}, {"http", service.http()}, {"data_dir", flags.data_dir}};
     std::printf("%s\n", json.dump().c_str());
   } else {
-    std::printf("the service runs at %s with %d worker%s (%s)\n"
-                "  metrics  %s/metrics\n  data     %s\n  logs     %s/logs\n",
-                service.address().c_str(), flags.workers, flags.workers == 1 ? "" : "s",
-                flags.devices.c_str(), service.http().c_str(), flags.data_dir.c_str(),
-                flags.data_dir.c_str());
+    std::printf(
+        "the service runs at %s with %d worker%s (%s)\n"
+        "  metrics  %s/metrics\n  data     %s\n  logs     %s/logs\n",
+        service.address().c_str(), flags.workers, flags.workers == 1 ? "" : "s",
+        flags.devices.c_str(), service.http().c_str(), flags.data_dir.c_str(),
+        flags.data_dir.c_str());
     std::printf(flags.detach ? "  stop it  tundra local down%s%s\n" : "  stop it  Ctrl-C%s%s\n",
                 flags.detach && flags.data_dir != DefaultDataDir() ? " --data-dir " : "",
                 flags.detach && flags.data_dir != DefaultDataDir() ? flags.data_dir.c_str() : "");

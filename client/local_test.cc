@@ -60,7 +60,8 @@ class LocalTest : public ::testing::Test {
   }
   // In a thread of its own, since it blocks signals there.
   std::thread Up(int* code, const std::string& more = "") {
-    return std::thread([this, code, more] { *code = Local("up --base-dir " + (dir_ / "bases") + more); });
+    return std::thread(
+        [this, code, more] { *code = Local("up --base-dir " + (dir_ / "bases") + more); });
   }
 
   nlohmann::json State() {
@@ -160,8 +161,9 @@ TEST_F(LocalTest, TellsWhyTheCoordinatorEnded) {
 }
 
 TEST_F(LocalTest, BrokenNotesAreNoCrash) {
-  for (const char* text : {"", "[]", "{}", R"({"processes": 3})", R"({"processes": [1, {"pid": "x"}]})",
-                           R"({"address": 1, "processes": [{"pid": 1, "start_time": 5}]})"}) {
+  for (const char* text :
+       {"", "[]", "{}", R"({"processes": 3})", R"({"processes": [1, {"pid": "x"}]})",
+        R"({"address": 1, "processes": [{"pid": 1, "start_time": 5}]})"}) {
     TUNDRA_ASSERT_OK(WriteFileAtomically(LocalStatePath(dir_.path()), text));
     EXPECT_EQ(Local("down"), kOk) << text;
   }

@@ -29,8 +29,28 @@ int ExitCodeOf(const absl::Status& status) {
 }
 
 int Fail(const absl::Status& status) {
-  std::fprintf(stderr, "tundra: %s\n", std::string(status.message()).c_str());
+  const absl::string_view message = status.message();
+  std::fprintf(stderr, "tundra: %s\n", Printable({message.data(), message.size()}).c_str());
   return ExitCodeOf(status);
+}
+
+std::string Printable(std::string_view text) {
+  std::string out;
+  for (size_t i = 0; i < text.size(); ++i) {
+    const auto c = static_cast<unsigned char>(text[i]);
+    // U+0080 to U+009F, which some terminals obey, are C2 80 to C2 9F.
+    const bool high = c == 0xc2 && i + 1 < text.size() &&
+                      static_cast<unsigned char>(text[i + 1]) >= 0x80 &&
+                      static_cast<unsigned char>(text[i + 1]) < 0xa0;
+    if (high) {
+      absl::StrAppendFormat(&out, "\\x%02x", static_cast<unsigned char>(text[++i]));
+    } else if ((c < 0x20 && c != '\n' && c != '\t') || c == 0x7f) {
+      absl::StrAppendFormat(&out, "\\x%02x", c);
+    } else {
+      out += text[i];
+    }
+  }
+  return out;
 }
 
 bool OnTerminal() {

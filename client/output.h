@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -24,6 +25,10 @@ int ExitCodeOf(const absl::Status& status);
 
 // Prints "tundra: MESSAGE" on standard error and returns the exit code.
 int Fail(const absl::Status& status);
+
+// Text of others (data, models, messages) for a terminal: control characters but line
+// breaks and tabs as "\x1b", so that they are seen and do nothing.
+std::string Printable(std::string_view text);
 
 // Whether standard output is a terminal that takes colours and cursor moves.
 bool OnTerminal();

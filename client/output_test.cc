@@ -12,6 +12,14 @@ TEST(Output, TablesAlignByCharactersNotBytes) {
   EXPECT_EQ(table.Render(), "NAME    STATE\né       RUNNING\nabcdef\n");
 }
 
+TEST(Output, ControlCharactersOfOthersAreShownNotObeyed) {
+  EXPECT_EQ(Printable("a\x1b[2Jb\tc\nd\r\x7f"), "a\\x1b[2Jb\tc\nd\\x0d\\x7f");
+  EXPECT_EQ(Printable(std::string_view("a\0b", 3)), "a\\x00b");
+  EXPECT_EQ(Printable("\xc2\x9b"
+                      "31m é ÿ"),
+            "\\x9b31m é ÿ");
+}
+
 TEST(Output, FiguresReadWell) {
   EXPECT_EQ(HumanBytes(999), "999 B");
   EXPECT_EQ(HumanBytes(3'200'000), "3.2 MB");

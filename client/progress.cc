@@ -29,7 +29,9 @@ void ClearLine() {
 }
 
 ProgressBar::ProgressBar(std::string label, int64_t total, bool quiet)
-    : label_(std::move(label)), total_(std::max<int64_t>(1, total)), shown_(!quiet && OnTerminal()) {}
+    : label_(std::move(label)),
+      total_(std::max<int64_t>(1, total)),
+      shown_(!quiet && OnTerminal()) {}
 
 void ProgressBar::Set(int64_t done) {
   if (!shown_ || absl::Now() - last_ < absl::Milliseconds(100)) return;

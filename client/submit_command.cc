@@ -72,9 +72,9 @@ absl::Status Validate(const Service& service, const JobFile& file, const std::st
   const grpc::Status status = service.datasets()->ValidateDataset(&context, request, &report);
   if (!status.ok()) return service.Explain(status);
   if (!report.valid()) {
-    return absl::InvalidArgumentError(absl::StrCat(
-        written, ": ", report.error_count(), report.error_count() == 1 ? " fault" : " faults",
-        "\n", FindingsText(report, written)));
+    return absl::InvalidArgumentError(absl::StrCat(written, ": ", report.error_count(),
+                                                   report.error_count() == 1 ? " fault" : " faults",
+                                                   "\n", FindingsText(report, written)));
   }
   if (!quiet) std::printf("%s\n", SummaryText(report, written).c_str());
   return absl::OkStatus();
@@ -160,8 +160,8 @@ int Submit(const CommonFlags& common, const SubmitFlags& flags) {
   }
   std::fflush(stdout);
   if (!flags.follow) return kOk;
-  const auto ended = WatchJob(*service, job->name(),
-                              common.json() ? WatchStyle::kJson : WatchStyle::kProgress);
+  const auto ended =
+      WatchJob(*service, job->name(), common.json() ? WatchStyle::kJson : WatchStyle::kProgress);
   if (!ended.ok()) return Fail(ended.status());
   return ReportEnd(*ended, common.json());
 }

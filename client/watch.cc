@@ -70,10 +70,11 @@ class Screen {
       rate_ += weight * (rate - rate_);
     }
     const int64_t total = std::max<int64_t>(1, job_.total_steps());
-    std::string line = absl::StrFormat("step %d/%d  loss %.4f", metrics.step(), total,
-                                       metrics.train_loss());
+    std::string line =
+        absl::StrFormat("step %d/%d  loss %.4f", metrics.step(), total, metrics.train_loss());
     if (validation_ >= 0) line += absl::StrFormat("  val %.4f", validation_);
-    const absl::Duration left = absl::Seconds(seconds_ * static_cast<double>(total - metrics.step()));
+    const absl::Duration left =
+        absl::Seconds(seconds_ * static_cast<double>(total - metrics.step()));
     const std::string rest =
         absl::StrFormat("  %s tok/s  %s left", HumanCount(rate_), HumanDuration(left));
     if (bar_) {
@@ -137,16 +138,17 @@ absl::StatusOr<Job> WatchJob(const Service& service, const std::string& name, Wa
     if (in_touch) last_contact = absl::Now();
     if (IsTerminal(job.state())) return job;
     if (absl::Now() >= deadline) {
-      return absl::DeadlineExceededError(
-          absl::StrCat(name, " has not ended within ", absl::FormatDuration(timeout), "; it is ",
-                       StateName(job.state())));
+      return absl::DeadlineExceededError(absl::StrCat(name, " has not ended within ",
+                                                      absl::FormatDuration(timeout), "; it is ",
+                                                      StateName(job.state())));
     }
     if (!status.ok() && status.error_code() != grpc::StatusCode::UNAVAILABLE) {
       return service.Explain(status);
     }
     if (job.name().empty() && !status.ok()) return service.Explain(status);
     if (absl::Now() - last_contact > patience) return service.Explain(status);
-    if (!told) screen.Note("the service is away; the job goes on, and so does this when it is back");
+    if (!told)
+      screen.Note("the service is away; the job goes on, and so does this when it is back");
     told = true;
     absl::SleepFor(absl::Milliseconds(300));
   }

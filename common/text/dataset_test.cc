@@ -22,6 +22,7 @@ namespace tundra {
 namespace {
 
 using Json = nlohmann::ordered_json;
+using ::testing::AllOf;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using testing::IsOk;
@@ -179,6 +180,26 @@ TEST(Rows, GiveToolCallsAsObjectsToTheTemplate) {
           R"( "tool_calls": [{"type": "function", "function": {"name": "get", "arguments": "{\"city\": \"Bern\"}"}}]}],)"
           R"( "tools": [{"type": "function", "function": {"name": "get"}}]})"),
       HasSubstr("get(Bern)<|im_end|>"));
+}
+
+TEST(Rows, RefuseCallsThatTheTemplateLeavesOut) {
+  const auto base = ChatBase(
+      "{%- for m in messages %}{{- '<|im_start|>' + m.role + '\\n' + (m.content or '') + "
+      "'<|im_end|>\\n' }}{%- endfor %}"
+      "{%- if add_generation_prompt %}{{- '<|im_start|>assistant\\n' }}{%- endif %}");
+  const auto row = [](const std::string& call) {
+    return R"({"messages": [{"role": "user", "content": "Weather?"},)"
+           R"( {"role": "assistant", "content": null, )" +
+           call + "}]}";
+  };
+  for (const std::string call :
+       {R"("tool_calls": [{"type": "function", "function": {"name": "get_weather"}}])",
+        R"("tool_calls": [{"name": "get_weather", "arguments": {}}])",
+        R"("function_call": {"name": "get_weather", "arguments": "{}"})"}) {
+    EXPECT_THAT(RowOf(base, row(call)),
+                AllOf(HasSubstr("template_refused: "), HasSubstr("\"get_weather\" in messages[1]")))
+        << call;
+  }
 }
 
 TEST(Rows, RefuseTemplatesWhosePrefixesDiffer) {

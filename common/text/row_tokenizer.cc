@@ -1,6 +1,8 @@
 // Examples to token ids, and which of them are targets.
 #include <algorithm>
+#include <cctype>
 #include <utility>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "common/text/dataset.h"
@@ -57,6 +59,45 @@ bool DecodeArguments(Json* messages) {
     }
   }
   return changed;
+}
+
+// The name of a function that is called, where it is one that any template would write as
+// it is; "" else.
+std::string CalledName(const Json& function) {
+  if (!function.is_object()) return "";
+  const auto name = function.find("name");
+  if (name == function.end() || !name->is_string()) return "";
+  const auto& text = name->get_ref<const std::string&>();
+  const bool plain = std::all_of(text.begin(), text.end(), [](unsigned char c) {
+    return c < 0x80 && (std::isalnum(c) != 0 || c == '_' || c == '-' || c == '.');
+  });
+  return plain ? text : "";
+}
+
+// A template that knows no tools leaves calls out: what is trained then is an empty answer.
+RowProblem FindLeftOutCall(const RowExample& example, const std::string& rendered) {
+  for (size_t i = 0; i < example.messages.size(); ++i) {
+    const Json& message = example.messages[i];
+    std::vector<std::string> names;
+    if (const auto calls = message.find("tool_calls");
+        calls != message.end() && calls->is_array()) {
+      for (const Json& call : *calls) {
+        if (call.is_object()) names.push_back(CalledName(call.value("function", call)));
+      }
+    }
+    if (const auto call = message.find("function_call"); call != message.end()) {
+      names.push_back(CalledName(*call));
+    }
+    for (const std::string& name : names) {
+      if (name.empty() || rendered.find(name) != std::string::npos) continue;
+      return Problem(RowError::kTemplate,
+                     absl::StrCat("the base's chat template leaves out the call of \"", name,
+                                  "\" in messages[", i,
+                                  "]; drop the row, or train on a base whose "
+                                  "template writes tool calls"));
+    }
+  }
+  return {};
 }
 
 }  // namespace
@@ -169,6 +210,7 @@ RowProblem RowTokenizer::TokenizeChat(const RowExample& example, TokenizedRow* r
   }
   const absl::StatusOr<RenderedChat> whole = Render(example, count, false);
   if (!whole.ok()) return TemplateProblem(whole.status());
+  if (RowProblem p = FindLeftOutCall(example, whole->text); !p.ok()) return p;
   std::vector<Span> spans;
   if (loss != LossOn::kAll) {
     if (RowProblem p = FindSpans(example, *whole, loss, &spans); !p.ok()) return p;

@@ -28,10 +28,11 @@ std::string FormatName(DatasetFormat format) {
   return name;
 }
 
-// "NAME:LINE: what" as a line and what.
+// "NAME:LINE: what", or of the whole file "NAME: what", as a line and what.
 void SplitFinding(const std::string& text, const std::string& name, v1::Finding* finding) {
   finding->set_message(text);
   if (text.rfind(name + ":", 0) != 0) return;
+  if (text.rfind(name + ": ", 0) == 0) return finding->set_message(text.substr(name.size() + 2));
   const std::string rest = text.substr(name.size() + 1);
   const size_t colon = rest.find(':');
   if (colon == std::string::npos || colon == 0 || colon > 18 ||

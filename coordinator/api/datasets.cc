@@ -16,7 +16,7 @@ namespace {
 constexpr int64_t kMaxDatasetBytes = int64_t{64} << 30;
 constexpr int32_t kDefaultSeqLength = 2048;
 // Part of the cache's key: raise it when validation judges differently.
-constexpr int kReportVersion = 1;
+constexpr int kReportVersion = 2;
 constexpr size_t kMostReportBytes = size_t{2} << 20;
 constexpr char kUploadMethod[] = "UploadDataset";
 
