@@ -59,6 +59,21 @@ class BadData(unittest.TestCase):
 
     def test_empty_file(self):
         self.refused(self.validate(""), "data.jsonl", "empty")
+        blank = self.validate("\n \n")
+        self.refused(blank, "data.jsonl: the file has no rows")
+        self.assertEqual(blank.stderr.count("data.jsonl: the file"), 1, blank.stderr)
+        self.assertNotIn("data.jsonl: data.jsonl", blank.stderr)
+
+    def test_data_sets_are_deleted_but_not_under_a_job(self):
+        run = self.service.run
+        path = self.data(json.dumps({"text": "only here"}) + "\n", "gone.jsonl")
+        self.assertEqual(run("validate", path, "--base", "tiny-tales").returncode, 0)
+        made = [d["name"] for d in json.loads(run("datasets", "-o", "json").stdout)["datasets"]
+                if d["display_name"] == "gone.jsonl"]
+        self.assertEqual(len(made), 1)
+        self.assertEqual(run("datasets", "delete", made[0]).returncode, 0)
+        self.refused(run("datasets", "delete", made[0]), made[0])
+        self.assertNotIn("gone.jsonl", run("datasets").stdout)
         self.refused(self.validate("\n\n"), "data.jsonl")
 
     def test_missing_file(self):
