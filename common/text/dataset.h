@@ -128,6 +128,7 @@ class RowTokenizer {
   RowProblem TokenizeText(const RowExample& example, TokenizedRow* row) const;
   absl::StatusOr<RenderedChat> Render(const RowExample& example, size_t messages,
                                       bool generation_prompt) const;
+  RowProblem FindLeftOutCall(const RowExample& example, const std::string& text) const;
   RowProblem FindSpans(const RowExample& example, const RenderedChat& whole, LossOn loss,
                        std::vector<Span>* spans) const;
   RowProblem MarkedSpans(const RowExample& example, const RenderedChat& whole,

@@ -193,11 +193,11 @@ TEST(Rows, RefuseCallsThatTheTemplateLeavesOut) {
            call + "}]}";
   };
   for (const std::string call :
-       {R"("tool_calls": [{"type": "function", "function": {"name": "get_weather"}}])",
+       {R"("tool_calls": [{"type": "function", "function": {"name": "weather?"}}])",
         R"("tool_calls": [{"name": "get_weather", "arguments": {}}])",
         R"("function_call": {"name": "get_weather", "arguments": "{}"})"}) {
     EXPECT_THAT(RowOf(base, row(call)),
-                AllOf(HasSubstr("template_refused: "), HasSubstr("\"get_weather\" in messages[1]")))
+                AllOf(HasSubstr("template_refused: "), HasSubstr("of messages[1]")))
         << call;
   }
 }

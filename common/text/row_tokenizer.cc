@@ -1,8 +1,6 @@
 // Examples to token ids, and which of them are targets.
 #include <algorithm>
-#include <cctype>
 #include <utility>
-#include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "common/text/dataset.h"
@@ -61,44 +59,8 @@ bool DecodeArguments(Json* messages) {
   return changed;
 }
 
-// The name of a function that is called, where it is one that any template would write as
-// it is; "" else.
-std::string CalledName(const Json& function) {
-  if (!function.is_object()) return "";
-  const auto name = function.find("name");
-  if (name == function.end() || !name->is_string()) return "";
-  const auto& text = name->get_ref<const std::string&>();
-  const bool plain = std::all_of(text.begin(), text.end(), [](unsigned char c) {
-    return c < 0x80 && (std::isalnum(c) != 0 || c == '_' || c == '-' || c == '.');
-  });
-  return plain ? text : "";
-}
-
-// A template that knows no tools leaves calls out: what is trained then is an empty answer.
-RowProblem FindLeftOutCall(const RowExample& example, const std::string& rendered) {
-  for (size_t i = 0; i < example.messages.size(); ++i) {
-    const Json& message = example.messages[i];
-    std::vector<std::string> names;
-    if (const auto calls = message.find("tool_calls");
-        calls != message.end() && calls->is_array()) {
-      for (const Json& call : *calls) {
-        if (call.is_object()) names.push_back(CalledName(call.value("function", call)));
-      }
-    }
-    if (const auto call = message.find("function_call"); call != message.end()) {
-      names.push_back(CalledName(*call));
-    }
-    for (const std::string& name : names) {
-      if (name.empty() || rendered.find(name) != std::string::npos) continue;
-      return Problem(RowError::kTemplate,
-                     absl::StrCat("the base's chat template leaves out the call of \"", name,
-                                  "\" in messages[", i,
-                                  "]; drop the row, or train on a base whose "
-                                  "template writes tool calls"));
-    }
-  }
-  return {};
-}
+// What a message calls a tool with.
+constexpr const char* kCallKeys[] = {"tool_calls", "function_call"};
 
 }  // namespace
 
@@ -186,6 +148,27 @@ absl::StatusOr<RenderedChat> RowTokenizer::Render(const RowExample& example, siz
   chat.now = options_.now;
   chat.zone = absl::UTCTimeZone();
   return base_->chat_template(!example.tools.is_null())->Render(chat);
+}
+
+// A template that knows no tools leaves calls out, and what is trained is an empty answer. It
+// is known by writing the same without them.
+RowProblem RowTokenizer::FindLeftOutCall(const RowExample& example, const std::string& text) const {
+  for (size_t i = 0; i < example.messages.size(); ++i) {
+    for (const char* const key : kCallKeys) {
+      const auto calls = example.messages[i].find(key);
+      if (calls == example.messages[i].end() || calls->empty()) continue;
+      RowExample without = example;
+      without.messages[i].erase(key);
+      const absl::StatusOr<RenderedChat> same = Render(without, without.messages.size(), false);
+      if (!same.ok() || same->text != text) continue;
+      return Problem(
+          RowError::kTemplate,
+          absl::StrCat("the base's chat template leaves out the ", key, " of messages[", i,
+                       "]; drop the row, or train on a base whose template writes "
+                       "calls of tools"));
+    }
+  }
+  return {};
 }
 
 RowProblem RowTokenizer::TokenizeChat(const RowExample& example, TokenizedRow* row) const {
