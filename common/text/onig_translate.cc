@@ -15,86 +15,13 @@
 #include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
 #include "common/status.h"
+#include "common/text/onig_char_set.h"
 #include "common/text/onig_regex.h"
 #include "common/text/unicode.h"
 #include "common/text/unicode_tables.h"
 
 namespace tundra {
 namespace {
-
-constexpr char kSpaceItems[] =
-    "\\x{9}-\\x{d}\\x{20}\\x{85}\\x{a0}\\x{1680}\\x{2000}-\\x{200a}\\x{2028}\\x{2029}\\x{202f}"
-    "\\x{205f}\\x{3000}";
-constexpr char kNotSpaceItems[] =
-    "\\x{0}-\\x{8}\\x{e}-\\x{1f}\\x{21}-\\x{84}\\x{86}-\\x{9f}\\x{a1}-\\x{167f}\\x{1681}-\\x{1fff}"
-    "\\x{200b}-\\x{2027}\\x{202a}-\\x{202e}\\x{2030}-\\x{205e}\\x{2060}-\\x{2fff}"
-    "\\x{3001}-\\x{10ffff}";
-constexpr char kHexItems[] = "0-9a-fA-F";
-constexpr char kAnyCharacter[] = "(?s:.)";
-
-std::string Hex(char32_t c) {
-  return absl::StrCat("\\x{", absl::Hex(static_cast<uint32_t>(c)), "}");
-}
-
-void AppendRange(char32_t first, char32_t last, std::string& out) {
-  absl::StrAppend(&out, Hex(first));
-  if (last > first) absl::StrAppend(&out, "-", Hex(last));
-}
-
-std::string RangeItems(const CodePointRange* ranges, size_t size) {
-  std::string out;
-  for (size_t i = 0; i < size; ++i) AppendRange(ranges[i].first, ranges[i].last, out);
-  return out;
-}
-
-// \p{category} and what Oniguruma's newer Unicode adds to it. One or two letters.
-std::string CategoryItems(std::string_view category) {
-  std::string out = absl::StrCat("\\p{", absl::string_view(category.data(), category.size()), "}");
-  char32_t first = 0, last = 0;
-  for (size_t i = 0; i < kCategoryDeltaSize; ++i) {
-    const CategoryRange& r = kCategoryDelta[i];
-    if (!std::string_view(r.category).starts_with(category)) continue;
-    if (last != 0 && r.first == last + 1) {
-      last = r.last;
-      continue;
-    }
-    if (last != 0) AppendRange(first, last, out);
-    first = r.first;
-    last = r.last;
-  }
-  if (last != 0) AppendRange(first, last, out);
-  return out;
-}
-
-std::string WordItems() {
-  return absl::StrCat(CategoryItems("L"), CategoryItems("M"), CategoryItems("Nd"),
-                      CategoryItems("Nl"), CategoryItems("Pc"),
-                      RangeItems(kOnigWordExtraRanges, kOnigWordExtraRangesSize));
-}
-
-// The characters of a class: those that fit between brackets, and fragments
-// that match exactly one character each.
-struct CharSet {
-  std::string items;
-  std::vector<std::string> fragments;
-
-  bool empty() const { return items.empty() && fragments.empty(); }
-
-  void AddNegated(const std::string& negated_items) {
-    fragments.push_back(absl::StrCat("[^", negated_items, "]"));
-  }
-
-  // A fragment that matches one character in the set (or not in it).
-  std::string Fragment(bool negated) const {
-    if (fragments.empty()) return absl::StrCat(negated ? "[^" : "[", items, "]");
-    std::string any;
-    if (!items.empty()) absl::StrAppend(&any, "[", items, "]|");
-    for (const std::string& f : fragments) absl::StrAppend(&any, f, "|");
-    any.pop_back();
-    return negated ? absl::StrCat("(?:(?!", any, ")", kAnyCharacter, ")")
-                   : absl::StrCat("(?:", any, ")");
-  }
-};
 
 class Translator {
  public:
