@@ -19,6 +19,7 @@ namespace tundra::coordinator {
 namespace {
 
 constexpr int kThreads = 8;
+constexpr int kValidationThreads = 2;
 constexpr int kBlobThreads = 4;
 constexpr int kSessionThreads = 4;
 constexpr size_t kMaxQueued = 1024;
@@ -65,6 +66,7 @@ class CoordinatorImpl : public Coordinator {
         store_.get(), blobs_.get(), &fleet_, controller_.get(), &hub_, options_.clock,
         IngestOptions{.on_job_report = [this](const JobReportResult& r) { Count(r); }});
     executor_ = std::make_unique<Executor>(kThreads, kMaxQueued);
+    validation_executor_ = std::make_unique<Executor>(kValidationThreads, kMaxQueued);
     blob_executor_ = std::make_unique<Executor>(kBlobThreads, kMaxQueued);
     session_executor_ = std::make_unique<Executor>(kSessionThreads, kMaxQueued);
     FillContext();
@@ -95,6 +97,7 @@ class CoordinatorImpl : public Coordinator {
     if (housekeeping_.joinable()) housekeeping_.join();
     if (controller_ != nullptr) controller_->Stop();
     executor_.reset();
+    validation_executor_.reset();
     blob_executor_.reset();
     session_executor_.reset();
   }
@@ -120,6 +123,7 @@ class CoordinatorImpl : public Coordinator {
     context_.validator = options_.validator.get();
     context_.clock = options_.clock;
     context_.executor = executor_.get();
+    context_.validation_executor = validation_executor_.get();
     context_.blob_executor = blob_executor_.get();
     context_.session_executor = session_executor_.get();
     context_.observer = &metrics_;
@@ -205,6 +209,7 @@ class CoordinatorImpl : public Coordinator {
   std::unique_ptr<Controller> controller_;
   std::unique_ptr<Ingest> ingest_;
   std::unique_ptr<Executor> executor_;
+  std::unique_ptr<Executor> validation_executor_;
   std::unique_ptr<Executor> blob_executor_;
   std::unique_ptr<Executor> session_executor_;
   Context context_;

@@ -15,7 +15,7 @@ JobOutbox::JobOutbox(std::string job_id, int64_t attempt, int64_t epoch) {
 
 void JobOutbox::Update(const JobReport& update) {
   // A failed delivery ends the attempt: a rank that finishes later does not know.
-  if (state_.phase() != tundra::v1::ATTEMPT_FAILED) state_.set_phase(update.phase());
+  if (!undelivered_) state_.set_phase(update.phase());
   state_.set_step(std::max(state_.step(), update.step()));
   if (update.total_steps() > 0) state_.set_total_steps(update.total_steps());
   if (update.has_failure()) *state_.mutable_failure() = update.failure();
@@ -74,10 +74,23 @@ bool JobOutbox::SetUploadFailed(int64_t step, const std::string& reason) {
   const bool final = it->second.report.final();
   checkpoints_.erase(it);
   if (!final) return true;
-  state_.set_phase(tundra::v1::ATTEMPT_FAILED);
+  undelivered_ = true;
+  state_.set_phase(tundra::v1::STOPPED);
   state_.mutable_failure()->set_code(tundra::v1::INTERNAL);
   state_.mutable_failure()->set_message("the trained adapter could not be delivered: " + reason);
   return true;
+}
+
+std::optional<tundra::v1::CheckpointReport> JobOutbox::CheckpointWith(
+    const std::string& sha256) const {
+  for (const auto& [step, saved] : checkpoints_) {
+    const auto& files = saved.report.adapter_files();
+    const bool has = saved.report.sha256() == sha256 ||
+                     std::any_of(files.begin(), files.end(),
+                                 [&](const auto& file) { return file.sha256() == sha256; });
+    if (has) return saved.report;
+  }
+  return std::nullopt;
 }
 
 void JobOutbox::Acknowledge(const tundra::v1::JobAck& ack) {

@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <deque>
 #include <map>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -32,12 +33,15 @@ class JobOutbox {
   void SetUploaded(int64_t step);
   // The coordinator cannot take it (for example its disk is full). The attempt
   // goes on with its older checkpoints, unless this was the last one: then it
-  // fails with the reason, whatever its ranks say later. False when nobody waits
+  // stops with the reason (the job pauses and can be resumed), whatever its ranks
+  // say later. False when nobody waits
   // for this checkpoint any more.
   bool SetUploadFailed(int64_t step, const std::string& reason);
   // Gives up checkpoints that were not uploaded and that `keep` newer ones
   // replace: the coordinator would drop them too. Returns their steps.
   std::vector<int64_t> DropReplaced(int keep);
+  // The checkpoint that has this blob, if the attempt still keeps one.
+  std::optional<tundra::v1::CheckpointReport> CheckpointWith(const std::string& sha256) const;
   // Removes what the coordinator has stored.
   void Acknowledge(const tundra::v1::JobAck& ack);
 
@@ -62,6 +66,7 @@ class JobOutbox {
   std::deque<tundra::v1::StepMetrics> metrics_;
   std::map<int64_t, Saved> checkpoints_;  // by step
   bool samples_acknowledged_ = false;
+  bool undelivered_ = false;
   bool done_ = false;
 };
 

@@ -88,8 +88,21 @@ TEST_F(JobOutboxTest, AFailedDeliveryOfTheAdapterOutlivesWhatTheRankSaysLater) {
   outbox_.AddCheckpoint(Saved(10, true));
   EXPECT_TRUE(outbox_.SetUploadFailed(10, "disk full"));
   outbox_.Update(Phase(tundra::v1::FINISHED));
-  EXPECT_EQ(outbox_.Report().phase(), tundra::v1::ATTEMPT_FAILED);
+  EXPECT_EQ(outbox_.Report().phase(), tundra::v1::STOPPED);
   EXPECT_THAT(outbox_.Report().failure().message(), ::testing::HasSubstr("disk full"));
+}
+
+TEST_F(JobOutboxTest, FindsTheCheckpointThatABlobIsOf) {
+  outbox_.AddCheckpoint(Saved(10));
+  CheckpointSaved saved = Saved(20);
+  saved.mutable_report()->set_sha256("state");
+  saved.mutable_report()->add_adapter_files()->set_sha256("adapter");
+  outbox_.AddCheckpoint(saved);
+  for (const std::string blob : {"state", "adapter"}) {
+    ASSERT_TRUE(outbox_.CheckpointWith(blob).has_value());
+    EXPECT_EQ(outbox_.CheckpointWith(blob)->step(), 20);
+  }
+  EXPECT_FALSE(outbox_.CheckpointWith("another").has_value());
 }
 
 TEST_F(JobOutboxTest, AFailedUploadOfAnOlderCheckpointLeavesTheAttemptAlone) {

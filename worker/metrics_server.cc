@@ -18,10 +18,10 @@ namespace tundra::worker {
 class MetricsServer::Impl {
  public:
   explicit Impl(std::function<SupervisorStatus()> status) : status_(std::move(status)) {
-    server_.new_task_queue = [] { return new httplib::ThreadPool(2); };
-    // An idle connection holds one of the two threads.
+    server_.new_task_queue = [] { return new httplib::ThreadPool(8); };
+    // A connection that says nothing holds a thread until the read times out.
     server_.set_keep_alive_max_count(1);
-    server_.set_read_timeout(5);
+    server_.set_read_timeout(1);
     // The default sets SO_REUSEPORT, which would hide that the port is taken.
     server_.set_socket_options([](socket_t socket) {
       const int yes = 1;
@@ -48,11 +48,13 @@ class MetricsServer::Impl {
         port < 0 || port > 65'535) {
       return absl::InvalidArgumentError(absl::StrCat("--http ", address, ": use HOST:PORT"));
     }
-    port_ = port == 0 ? server_.bind_to_any_port(host) : (server_.bind_to_port(host, port) ? port : -1);
+    port_ =
+        port == 0 ? server_.bind_to_any_port(host) : (server_.bind_to_port(host, port) ? port : -1);
     if (port_ <= 0) {
-      return absl::UnavailableError(absl::StrCat(
-          "cannot listen on ", address, ": the port is taken or the address is not of this host; "
-          "give --http another one"));
+      return absl::UnavailableError(
+          absl::StrCat("cannot listen on ", address,
+                       ": the port is taken or the address is not of this host; "
+                       "give --http another one"));
     }
     thread_ = std::thread([this] {
       server_.listen_after_bind();

@@ -123,7 +123,8 @@ absl::Status RankJob::ReadRows(const std::string& path, const tundra::v1::BlobRe
   return absl::OkStatus();
 }
 
-absl::Status RankJob::BuildTrainer(uint64_t activation_budget_bytes) {
+absl::Status RankJob::BuildTrainer(uint64_t activation_budget_bytes,
+                                   std::function<void()> progress) {
   RETURN_IF_ERROR(status_);
   ASSIGN_OR_RETURN(const TrainSpec spec, ToTrainSpec(start_.job().spec()));
   TrainerOptions options;
@@ -135,6 +136,7 @@ absl::Status RankJob::BuildTrainer(uint64_t activation_budget_bytes) {
   options.collective = base_->world();
   options.collective_timeout = base_->timeout();
   options.activation_budget_bytes = activation_budget_bytes;
+  options.progress = std::move(progress);
   ASSIGN_OR_RETURN(trainer_,
                    Trainer::Create(options, spec, ViewsOf(train_rows_), ViewsOf(validation_rows_)));
   RETURN_IF_ERROR(Restore());

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <atomic>
+#include <functional>
 #include <map>
 #include <memory>
 #include <string>
@@ -46,7 +47,7 @@ class RankJob {
 
   // After prepared(): the trainer, with its state restored. All ranks together,
   // with one budget for activations (bytes of this rank's memory).
-  absl::Status BuildTrainer(uint64_t activation_budget_bytes);
+  absl::Status BuildTrainer(uint64_t activation_budget_bytes, std::function<void()> progress);
   Trainer* trainer() const { return trainer_.get(); }
   bool has_validation() const { return !start_.validation_path().empty(); }
 

@@ -141,7 +141,7 @@ absl::StatusOr<uint64_t> RankLoop::AgreeOnBudget() {
 
 absl::Status RankLoop::Begin() {
   ASSIGN_OR_RETURN(const uint64_t budget, AgreeOnBudget());
-  const absl::Status built = job_->BuildTrainer(budget);
+  const absl::Status built = job_->BuildTrainer(budget, [this] { Heartbeat(doing_); });
   if (!built.ok()) LogError("job {}: {}", job_->assignment().job_id(), built.ToString());
   ASSIGN_OR_RETURN(const int failed, Agree(built.ok() ? 0 : 1));
   outcome_.begun = failed == 0;
@@ -231,7 +231,10 @@ absl::Status RankLoop::GenerateText(const std::string& payload) {
 
 void RankLoop::Heartbeat(const std::string& doing) {
   const absl::Time now = absl::Now();
-  if (now - last_heartbeat_ < absl::Milliseconds(500)) return;
+  // What it does next is told at once for anything but one step of many: it may take long.
+  const bool new_kind = doing.substr(0, 12) != doing_.substr(0, 12);
+  doing_ = doing;
+  if (!new_kind && now - last_heartbeat_ < absl::Milliseconds(500)) return;
   last_heartbeat_ = now;
   FromRank message;
   message.mutable_state()->set_heartbeat(true);

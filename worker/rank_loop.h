@@ -101,6 +101,7 @@ class RankLoop {
   absl::Status generate_status_;
   std::string generate_task_id_;
   absl::Time last_heartbeat_ = absl::InfinitePast();
+  std::string doing_;
 };
 
 }  // namespace tundra::worker

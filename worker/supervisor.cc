@@ -23,8 +23,8 @@ using tundra::v1::WorkerAssignment;
 
 bool IsPlainId(std::string_view id) {
   return !id.empty() && id.size() <= 128 && std::all_of(id.begin(), id.end(), [](char c) {
-    return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') ||
-           c == '-' || c == '_';
+    return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || c == '-' ||
+           c == '_';
   });
 }
 
@@ -43,8 +43,8 @@ absl::StatusOr<std::string> OpenWorkerDir(const std::string& data_dir) {
   if (FileExists(id_path)) {
     auto id = ReadFile(id_path, 256);
     if (id.ok() && !IsPlainId(*id)) {
-      return absl::DataLossError(absl::StrCat(
-          id_path, ": does not hold a worker's id; remove the file to get a new one"));
+      return absl::DataLossError(
+          absl::StrCat(id_path, ": does not hold a worker's id; remove the file to get a new one"));
     }
     return id;
   }
@@ -67,16 +67,15 @@ Supervisor::Supervisor(SupervisorOptions options, BaseCatalog catalog, std::stri
   transfers_ = std::make_unique<Transfers>(worker_id_, options_.data_dir + "/blobs", channel_);
   pool_ = std::make_unique<TaskPool>(2);
   session_ = std::make_unique<Session>(
-      channel_, SessionHandler{
-                    [this](WorkerAssignment assignment) {
-                      Post([this, assignment = std::move(assignment)] {
-                        HandleAssignment(assignment);
-                      });
-                    },
-                    [this](bool connected) {
-                      absl::MutexLock lock(&mu_);
-                      status_.connected = connected;
-                    }});
+      channel_, SessionHandler{[this](WorkerAssignment assignment) {
+                                 Post([this, assignment = std::move(assignment)] {
+                                   HandleAssignment(assignment);
+                                 });
+                               },
+                               [this](bool connected) {
+                                 absl::MutexLock lock(&mu_);
+                                 status_.connected = connected;
+                               }});
 }
 
 Supervisor::~Supervisor() {
@@ -125,10 +124,11 @@ void Supervisor::Run() {
       if (!generation.sent) {
         StartGeneration(generation);
       } else if (!generation.finished && !groups_.contains(generation.group_id)) {
-        FailGeneration(id, absl::UnavailableError(
-                               "the group that was answering has ended; try again"));
+        FailGeneration(id,
+                       absl::UnavailableError("the group that was answering has ended; try again"));
       }
     }
+    SendWanted(now);
     DropIdleSolo();
     ForgetDone();
     RemoveJobDirs();
@@ -175,7 +175,12 @@ void Supervisor::PublishReport() {
 
 void Supervisor::HandleAssignment(const WorkerAssignment& assignment) {
   HandleGroups(assignment);
-  for (const std::string& sha256 : assignment.wanted_blobs()) UploadText(sha256);
+  std::map<std::string, absl::Duration> wanted;
+  for (const std::string& sha256 : assignment.wanted_blobs()) {
+    const auto it = wanted_blobs_.find(sha256);
+    wanted[sha256] = it == wanted_blobs_.end() ? absl::ZeroDuration() : it->second;
+  }
+  wanted_blobs_ = std::move(wanted);
   for (const auto& ack : assignment.acks()) {
     const auto it = outboxes_.find({ack.job_id(), ack.attempt()});
     if (it == outboxes_.end()) continue;
@@ -325,9 +330,8 @@ bool Supervisor::Drained() const {
     return item.second.started && group != groups_.end() && !group->second->leads() &&
            group->second->ready();
   });
-  return !led_elsewhere &&
-         std::all_of(outboxes_.begin(), outboxes_.end(),
-                     [](const auto& item) { return item.second.done(); });
+  return !led_elsewhere && std::all_of(outboxes_.begin(), outboxes_.end(),
+                                       [](const auto& item) { return item.second.done(); });
 }
 
 void Supervisor::SteerAll(tundra::v1::DesiredState desired) {
@@ -350,12 +354,11 @@ void Supervisor::ForgetDone() {
 // rank of its next attempt may be about to read the one it goes on from.
 void Supervisor::RemoveJobDirs() {
   for (auto it = job_dirs_.begin(); it != job_dirs_.end();) {
-    const bool used =
-        std::any_of(outboxes_.begin(), outboxes_.end(),
-                    [&](const auto& item) { return item.first.first == *it; }) ||
-        std::any_of(groups_.begin(), groups_.end(), [&](const auto& item) {
-          return item.second->assignment().job().job_id() == *it;
-        });
+    const bool used = std::any_of(outboxes_.begin(), outboxes_.end(),
+                                  [&](const auto& item) { return item.first.first == *it; }) ||
+                      std::any_of(groups_.begin(), groups_.end(), [&](const auto& item) {
+                        return item.second->assignment().job().job_id() == *it;
+                      });
     if (used) {
       ++it;
       continue;

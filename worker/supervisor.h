@@ -110,13 +110,13 @@ class Supervisor {
   void HandleJobMessage(LocalGroup& group, FromRank message);
   void FetchInputs(const std::string& group_id, const tundra::v1::JobAssignment& job);
   void StartJobOn(LocalGroup& group, LocalJob& job, const StartJob& start);
-  void FailJob(LocalGroup& group, const tundra::v1::JobAssignment& job,
-               const absl::Status& status);
+  void FailJob(LocalGroup& group, const tundra::v1::JobAssignment& job, const absl::Status& status);
   void LeaveJob(LocalGroup& group);
   void KeepCheckpoint(const AttemptKey& key, const CheckpointSaved& saved, int keep);
   void UploadCheckpoint(const AttemptKey& key, const CheckpointSaved& saved);
   void DropCheckpoints(const std::string& job_id, const std::function<bool(int64_t step)>& which);
   void PruneBlobs();
+  void SendWanted(absl::Duration now);
   void UploadText(const std::string& sha256);
   void StartGeneration(Generation& generation);
   void SendGeneration(Generation& generation, const std::string& adapter_dir);
@@ -149,11 +149,14 @@ class Supervisor {
   std::map<std::string, LocalJob> jobs_;                       // by group id
   std::map<AttemptKey, JobOutbox> outboxes_;
   std::map<std::string, KeptCheckpoint> checkpoints_;  // by the state's SHA-256
-  std::set<std::string> job_dirs_;  // jobs that may have a folder in checkpoints/
-  std::map<std::string, Generation> generations_;       // by task id
+  std::set<std::string> job_dirs_;                 // jobs that may have a folder in checkpoints/
+  std::map<std::string, Generation> generations_;  // by task id
   std::map<std::string, absl::Duration> solo_last_use_;  // by group id
   int64_t solo_epoch_ = 0;
   std::set<std::string> uploading_text_;
+  // Blobs that the coordinator wants, with the time of the next try.
+  std::map<std::string, absl::Duration> wanted_blobs_;
+  std::set<std::string> sending_again_;  // checkpoints, by the hash of their state
   std::string last_report_;
   bool draining_ = false;
   absl::Duration drain_deadline_ = absl::InfiniteDuration();

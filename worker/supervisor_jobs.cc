@@ -146,9 +146,12 @@ void Supervisor::StartJobOn(LocalGroup& group, LocalJob& job, const StartJob& st
 
 void Supervisor::FailJob(LocalGroup& group, const JobAssignment& job, const absl::Status& status) {
   LogError("job {} attempt {}: {}", job.job_id(), job.attempt(), status.ToString());
+  const tundra::v1::FailureCode code = FailureCodeOf(status);
   tundra::v1::JobReport update;
-  update.set_phase(tundra::v1::ATTEMPT_FAILED);
-  update.mutable_failure()->set_code(FailureCodeOf(status));
+  // What is not the job's fault pauses it: it can be resumed when that is mended.
+  update.set_phase(code == tundra::v1::BAD_INPUT ? tundra::v1::ATTEMPT_FAILED
+                                                 : tundra::v1::STOPPED);
+  update.mutable_failure()->set_code(code);
   update.mutable_failure()->set_message(std::string(status.message()));
   OutboxOf(job, group.epoch()).Update(update);
 }
@@ -176,7 +179,8 @@ void Supervisor::HandleJobMessage(LocalGroup& group, FromRank message) {
       break;
     }
     case FromRank::kCheckpoint:
-      KeepCheckpoint(key, message.checkpoint(), group.assignment().job().spec().checkpoint().keep());
+      KeepCheckpoint(key, message.checkpoint(),
+                     group.assignment().job().spec().checkpoint().keep());
       break;
     default:
       LogWarning("group {}: a message of no use from a rank", group.id());
@@ -208,7 +212,8 @@ void Supervisor::UploadCheckpoint(const AttemptKey& key, const CheckpointSaved& 
                              report.size_bytes());
     };
     const absl::Status status = put();
-    Post([this, key, step = report.step(), status] {
+    Post([this, key, step = report.step(), sha256 = report.sha256(), status] {
+      sending_again_.erase(sha256);
       const auto it = outboxes_.find(key);
       if (it == outboxes_.end()) return;
       if (status.ok()) {
@@ -221,6 +226,27 @@ void Supervisor::UploadCheckpoint(const AttemptKey& key, const CheckpointSaved& 
       }
     });
   });
+}
+
+// What the coordinator asks for, until it asks no more: a text file of a base, or a blob of
+// a checkpoint that it had and lost.
+void Supervisor::SendWanted(absl::Duration now) {
+  constexpr absl::Duration kBetweenTries = absl::Seconds(10);
+  for (auto& [sha256, next_try] : wanted_blobs_) {
+    if (now < next_try) continue;
+    next_try = now + kBetweenTries;
+    UploadText(sha256);
+    for (const auto& [key, outbox] : outboxes_) {
+      const auto report = outbox.CheckpointWith(sha256);
+      if (!report.has_value()) continue;
+      const auto local = checkpoints_.find(report->sha256());
+      if (local == checkpoints_.end() || !sending_again_.insert(report->sha256()).second) continue;
+      CheckpointSaved saved;
+      *saved.mutable_report() = *report;
+      saved.set_dir(local->second.dir);
+      UploadCheckpoint(key, saved);
+    }
+  }
 }
 
 void Supervisor::UploadText(const std::string& sha256) {

@@ -33,10 +33,12 @@ inline absl::Status Busy() {
 }
 
 // fn() returns absl::StatusOr<Response>, or absl::Status for an empty response.
-// The request and *response live until the call is finished.
+// The request and *response live until the call is finished. Runs on context->executor unless
+// another is given.
 template <typename Response, typename Fn>
 grpc::ServerUnaryReactor* RunUnary(const Context* context, std::string_view method,
-                                   grpc::CallbackServerContext* call, Response* response, Fn fn) {
+                                   grpc::CallbackServerContext* call, Response* response, Fn fn,
+                                   Executor* executor = nullptr) {
   grpc::ServerUnaryReactor* const reactor = call->DefaultReactor();
   const CallTimer timer(context, method);
   const auto finish = [reactor, timer](const absl::Status& status) {
@@ -44,7 +46,8 @@ grpc::ServerUnaryReactor* RunUnary(const Context* context, std::string_view meth
     timer.Done(out);
     reactor->Finish(out);
   };
-  const bool queued = context->executor->TryRun([finish, response, fn]() mutable {
+  if (executor == nullptr) executor = context->executor;
+  const bool queued = executor->TryRun([finish, response, fn]() mutable {
     auto result = fn();
     if constexpr (std::is_same_v<decltype(result), absl::Status>) {
       finish(result);

@@ -27,10 +27,11 @@ struct Context {
   GenerationRelay* relay = nullptr;
   DatasetValidator* validator = nullptr;
   Clock* clock = nullptr;
-  // For the API's work on the store (validation may hold a thread for long), for
-  // what reads or writes blobs, and for reports of workers, which must not wait
-  // for either: their leases run.
+  // For the API's work on the store, for validation (which may hold a thread for
+  // long), for what reads or writes blobs, and for reports of workers, which must
+  // not wait for any of them: their leases run.
   Executor* executor = nullptr;
+  Executor* validation_executor = nullptr;
   Executor* blob_executor = nullptr;
   Executor* session_executor = nullptr;
   RpcObserver* observer = nullptr;

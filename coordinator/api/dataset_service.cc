@@ -67,8 +67,9 @@ class DatasetServiceImpl : public v1::DatasetService::CallbackService {
   }
   grpc::ServerUnaryReactor* ValidateDataset(Call* call, const v1::ValidateDatasetRequest* in,
                                             v1::ValidationReport* out) override {
-    return RunUnary(context_, "ValidateDataset", call, out,
-                    [this, in] { return datasets_.Validate(*in); });
+    return RunUnary(
+        context_, "ValidateDataset", call, out, [this, in] { return datasets_.Validate(*in); },
+        context_->validation_executor);
   }
 
  private:

@@ -37,6 +37,8 @@ class UploadReactor : public grpc::ServerReadReactor<Request>,
 
   void OnReadDone(bool ok) override {
     absl::MutexLock lock(&mu_);
+    // After OnCancel has finished the call, the call's memory may go at any time.
+    if (finished_) return;
     working_ = true;
     auto self = this->shared_from_this();
     if (context_->blob_executor->Run([self, ok] { self->Handle(ok); })) return;

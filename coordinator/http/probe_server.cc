@@ -25,10 +25,10 @@ class ProbeServerImpl : public ProbeServer {
     std::pair<std::string, int> parts;
     ASSIGN_OR_RETURN(parts, SplitAddress(address));
     const auto& [host, port] = parts;
-    // The default pool has eight threads, each held by an idle connection.
-    server_.new_task_queue = [] { return new httplib::ThreadPool(2); };
+    // A connection that says nothing holds a thread until the read times out.
+    server_.new_task_queue = [] { return new httplib::ThreadPool(8); };
     server_.set_keep_alive_max_count(1);
-    server_.set_read_timeout(5);
+    server_.set_read_timeout(1);
     // The default sets SO_REUSEPORT, which would hide that the port is taken.
     server_.set_socket_options([](socket_t socket) {
       const int yes = 1;

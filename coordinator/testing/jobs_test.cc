@@ -205,6 +205,28 @@ TEST_F(JobsTest, AFailureOfTheAttemptFailsTheJobWithItsReason) {
   EXPECT_EQ(Get(made.name()).failure().code(), v1::DIVERGED);
 }
 
+TEST_F(JobsTest, AWorkerThatDoesNotLeadCanSayThatItCannotTakePart) {
+  for (const bool at_fault : {false, true}) {
+    const std::string n = at_fault ? "b" : "a";
+    const auto first = NewWorker("worker-1" + n, 1);
+    const auto second = NewWorker("worker-2" + n, 1);
+    const v1::Job made = Create(JobRequest(4, 2));
+    ASSERT_TRUE(first->JoinGroup(1, {second.get()}));
+    // What only the leader may tell is fenced off still.
+    second->job().set_phase(v1::TRAINING);
+    second->AddSteps(1, 1);
+    second->Send();
+    ASSERT_TRUE(second->WaitForAck([](const v1::JobAck& a) { return a.done(); }));
+    EXPECT_EQ(Get(made.name()).state(), v1::STARTING);
+    second->job().clear_metrics();
+    second->job().set_phase(at_fault ? v1::ATTEMPT_FAILED : v1::STOPPED);
+    second->job().mutable_failure()->set_code(at_fault ? v1::BAD_INPUT : v1::INTERNAL);
+    second->job().mutable_failure()->set_message("no space left on device");
+    second->Send();
+    ASSERT_TRUE(WaitForState(made.name(), at_fault ? v1::FAILED : v1::PAUSED));
+  }
+}
+
 TEST_F(JobsTest, KeepsTheLatestCheckpointsAndDeletesAJobWhole) {
   const auto worker = NewWorker("worker-1", 1);
   v1::CreateJobRequest request = JobRequest(5);

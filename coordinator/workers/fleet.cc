@@ -56,6 +56,9 @@ bool Fleet::TakeReport(const std::shared_ptr<SessionLink>& link, const v1::Worke
     if (link->Ended()) return false;
     const WorkerId id{report.worker_id()};
     Worker& worker = workers_[id];
+    // A late report of a session that a newer one has replaced.
+    if (link->number() < worker.session) return false;
+    worker.session = link->number();
     if (worker.link != link) {
       replaced = worker.link;
       worker.link = link;
@@ -137,7 +140,7 @@ absl::StatusOr<WorkerId> Fleet::AddGenerateTask(const v1::GenerateTask& task) {
   absl::MutexLock lock(&mu_);
   std::pair<const WorkerId, Worker>* best = nullptr;
   bool held = false;
-  std::tuple<bool, size_t> best_cost;
+  std::tuple<bool, bool, size_t> best_cost;
   for (auto& entry : workers_) {
     Worker& worker = entry.second;
     if (!IsAlive(worker) || worker.report.draining()) continue;
@@ -146,7 +149,8 @@ absl::StatusOr<WorkerId> Fleet::AddGenerateTask(const v1::GenerateTask& task) {
     size_t bytes = task.prompt().size();
     for (const auto& [id, other] : worker.tasks) bytes += other.prompt().size();
     if (bytes > kMostPromptBytes) continue;
-    const std::tuple<bool, size_t> cost{Trains(entry.first), worker.tasks.size()};
+    const std::tuple<bool, bool, size_t> cost{!CanAnswer(entry.first, worker, task.base_hash()),
+                                              Trains(entry.first), worker.tasks.size()};
     if (best != nullptr && best_cost <= cost) continue;
     best = &entry;
     best_cost = cost;
@@ -344,6 +348,17 @@ void Fleet::Push(const WorkerId& id, Worker& worker) {
 
 void Fleet::PushAll() {
   for (auto& [id, worker] : workers_) Push(id, worker);
+}
+
+bool Fleet::CanAnswer(const WorkerId& id, const Worker& worker, const std::string& base) const {
+  int taken = 0;
+  for (const PlannedGroup& group : plan_) {
+    const std::vector<GroupMemberRecord>& members = group.record.members;
+    if (!members.empty() && members[0].worker == id && group.record.base.value == base) return true;
+    taken += static_cast<int>(std::count_if(members.begin(), members.end(),
+                                            [&](const auto& m) { return m.worker == id; }));
+  }
+  return taken < worker.report.devices_size();
 }
 
 bool Fleet::Trains(const WorkerId& id) const {

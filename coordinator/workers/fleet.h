@@ -6,6 +6,8 @@
 // is put together, and sent if it differs from what was sent last.
 #pragma once
 
+#include <atomic>
+#include <cstdint>
 #include <functional>
 #include <map>
 #include <memory>
@@ -27,11 +29,17 @@ namespace tundra::coordinator {
 class SessionLink {
  public:
   virtual ~SessionLink() = default;
+  // Grows from one session to the next.
+  uint64_t number() const { return number_; }
   // Sends the assignment; one not sent yet is replaced by it.
   virtual void Send(const v1::WorkerAssignment& assignment) = 0;
   virtual void End(const absl::Status& status) = 0;
   // End was called, or the stream broke: what still comes from it is ignored.
   virtual bool Ended() const = 0;
+
+ private:
+  static inline std::atomic<uint64_t> made_ = 0;
+  const uint64_t number_ = ++made_;
 };
 
 struct FleetOptions {
@@ -94,6 +102,7 @@ class Fleet {
   struct Worker {
     v1::WorkerReport report;
     std::shared_ptr<SessionLink> link;  // null while away
+    uint64_t session = 0;               // number of the newest
     absl::Duration last_seen;
     // What the scheduler last saw, serialized.
     std::string seen;
@@ -114,6 +123,10 @@ class Fleet {
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void Push(const WorkerId& id, Worker& worker) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void PushAll() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  // Whether it can answer prompts to the base: it leads a group that holds it, or has a
+  // device in no group.
+  bool CanAnswer(const WorkerId& id, const Worker& worker, const std::string& base) const
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   bool Trains(const WorkerId& id) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   bool IsAlive(const Worker& worker) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
 

@@ -218,7 +218,8 @@ class ReportApplier {
     RETURN_IF_ERROR(draft_.Move(v1::PAUSING, "Its worker cannot go on: " + reason, true));
     RETURN_IF_ERROR(End(v1::PAUSED, "Paused; mend that, then resume it", /*warning=*/true));
     draft_.job().set_paused_by(v1::SYSTEM);
-    draft_.job().set_desired_state(v1::PAUSE);
+    // A wish to cancel that came first stays: the controller carries it out.
+    if (draft_.job().desired_state() == v1::RUN) draft_.job().set_desired_state(v1::PAUSE);
     return absl::OkStatus();
   }
 
@@ -269,14 +270,26 @@ class ReportApplier {
   JobReportResult& result_;
 };
 
-// Whether the report comes from the holder of rank 0 of the present attempt.
+// A report of a failure and nothing else.
+bool CannotTakePart(const v1::JobReport& report) {
+  return report.has_failure() &&
+         (report.phase() == v1::ATTEMPT_FAILED || report.phase() == v1::STOPPED) &&
+         report.metrics().empty() && report.checkpoints().empty() && report.samples().empty();
+}
+
+// Whether the report comes from the holder of rank 0 of the present attempt; or from another
+// of its workers that cannot take part, which its leader has no way to know.
 absl::StatusOr<bool> PassesFence(Txn& txn, const JobDraft& draft, const WorkerId& worker,
                                  const v1::JobReport& report) {
   if (!draft.Check({report.attempt(), report.epoch()}).ok()) return false;
   const absl::StatusOr<GroupRecord> group = FindGroup(txn, draft.record().group);
   if (absl::IsNotFound(group.status())) return false;
   RETURN_IF_ERROR(group.status());
-  return !group->members.empty() && group->members[0].worker == worker;
+  if (group->members.empty()) return false;
+  if (group->members[0].worker == worker) return true;
+  if (!CannotTakePart(report)) return false;
+  return std::any_of(group->members.begin(), group->members.end(),
+                     [&](const auto& member) { return member.worker == worker; });
 }
 
 }  // namespace

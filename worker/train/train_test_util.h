@@ -31,6 +31,7 @@ struct TestGroupOptions {
   std::optional<Recompute> force_recompute = std::nullopt;
   // Devices whose memory the trainer may not touch but through them, as a GPU's.
   bool apart = false;
+  std::function<void()> progress = [] {};
   TrainSpec spec = {};
   const std::vector<OwnedRow>* train = nullptr;
   const std::vector<OwnedRow>* validation = nullptr;
@@ -162,6 +163,7 @@ class TestGroup {
     trainer.collective = rank.collective.get();
     trainer.activation_budget_bytes = options_.activation_budget_bytes;
     trainer.force_recompute = options_.force_recompute;
+    trainer.progress = options_.progress;
     ASSIGN_OR_RETURN(rank.trainer, Trainer::Create(trainer, options_.spec, ViewsOf(*options_.train),
                                                    options_.validation == nullptr
                                                        ? std::vector<RowView>()

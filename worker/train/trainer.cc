@@ -274,6 +274,7 @@ absl::Status Trainer::Accumulate(const StepPlan& plan, std::span<const Batch> ow
     const size_t to = std::min(static_cast<size_t>(begin + per_pass), own.size());
     const std::span<const Batch> pass = own.subspan(from, to - from);
     if (pass.empty() && options_.weights->plan().shards() == 1) break;
+    options_.progress();
     std::vector<double> losses(pass.size());
     RETURN_IF_ERROR(model_->Train(pass, adapter, dropout, pass_plan_.recompute, sink, losses));
     for (size_t m = 0; m < pass.size(); ++m) {
@@ -383,6 +384,7 @@ absl::StatusOr<EvalMetrics> Trainer::Evaluate() {
     const size_t to = std::min(static_cast<size_t>(begin + pass_plan_.micro_batches), own.size());
     const std::span<const Batch> pass = std::span(own).subspan(from, to - from);
     if (pass.empty() && options_.weights->plan().shards() == 1) break;
+    options_.progress();
     std::vector<double> losses(pass.size());
     RETURN_IF_ERROR(model_->Losses(pass, adapter, losses));
     for (size_t m = 0; m < pass.size(); ++m) {

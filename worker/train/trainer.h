@@ -76,6 +76,8 @@ struct TrainerOptions {
   // For activations; 0: no bound. Equal on all ranks where the base is sharded.
   uint64_t activation_budget_bytes = 0;
   absl::Duration collective_timeout = absl::Seconds(60);
+  // Called between passes of a step or an evaluation: a sign of life.
+  std::function<void()> progress = [] {};
   // For tests of recomputation.
   std::optional<Recompute> force_recompute = std::nullopt;
 };

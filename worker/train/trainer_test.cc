@@ -240,6 +240,19 @@ TEST_F(Training, MemoryPlansChangeNoByte) {
   EXPECT_EQ(HashOf(tight), one);
 }
 
+TEST_F(Training, EachPassOfAStepOrAnEvaluationIsASignOfLife) {
+  int signs = 0;
+  options_.progress = [&] { ++signs; };
+  TestGroup group(options_);
+  TUNDRA_ASSERT_OK(group.Start());
+  TUNDRA_ASSERT_OK(group.Run(1));
+  EXPECT_GE(signs, 1);
+  signs = 0;
+  TUNDRA_ASSERT_OK(
+      group.OnAll([](int, TestRank& rank) { return rank.trainer->Evaluate().status(); }));
+  EXPECT_GE(signs, 1);
+}
+
 TEST_F(Training, Bf16GivesTheSameBytesOnAnyRanks) {
   options_.base_dir = GoldenDir() + "/gqa_tied_bf16/base";
   rows_ = GoldenRows(LoadJson(GoldenDir() + "/gqa_tied_bf16/golden.json"));
