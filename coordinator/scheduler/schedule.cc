@@ -144,7 +144,18 @@ class Scheduler {
       Dissolve(group, trouble.reason);
     } else if (AnyDraining(group, devices_)) {
       Dissolve(group, "a worker drains");
+    } else if (APromptWaits(group)) {
+      Dissolve(group, "its devices answer a prompt to another base");
     }
+  }
+
+  bool APromptWaits(const GroupView& group) const {
+    return std::any_of(
+        snapshot_.workers.begin(), snapshot_.workers.end(), [&](const WorkerView& worker) {
+          return worker.prompt_waits &&
+                 std::any_of(group.record.members.begin(), group.record.members.end(),
+                             [&](const auto& member) { return member.worker == worker.id; });
+        });
   }
 
   void PlacedJob(const JobView& job, const GroupView& group) {

@@ -6,7 +6,8 @@
 // numerics class and one build, from workers that hold its base. A job that
 // waits for devices keeps them from later jobs; a job that no connected worker
 // could ever serve does not. An idle group with the job's base is taken first;
-// idle groups of other bases are dissolved when their devices are needed.
+// idle groups of other bases are dissolved when their devices are needed, by a job or by
+// a prompt.
 // A group that lost a rank or a worker is formed anew with the devices it still
 // has, replaced where they are gone, and its job goes on as the next attempt.
 #pragma once
@@ -42,6 +43,8 @@ struct WorkerView {
   bool lost = false;
   // Wants no new work.
   bool draining = false;
+  // Has a prompt to answer, and all its devices are in groups that can't.
+  bool prompt_waits = false;
   std::vector<DeviceView> devices;
   std::set<BaseHash> bases;
 };

@@ -127,6 +127,17 @@ TEST(ScheduleTest, PrefersAnIdleGroupThatHoldsTheBase) {
   EXPECT_TRUE(Only<DissolveGroup>(decisions).empty());
 }
 
+TEST(ScheduleTest, DissolvesAnIdleGroupForAPromptToAnotherBase) {
+  WorkerView w1 = NewWorker("w1", 2, {"B", "C"}), w2 = NewWorker("w2", 2, {"B", "C"});
+  const auto mine = NewGroup("g1", w1, {0, 1}, "", "C"),
+             other = NewGroup("g2", w2, {0, 1}, "", "C");
+  EXPECT_TRUE(Schedule(World({w1, w2}, {mine, other}, {}), kNow).empty());
+  w1.prompt_waits = true;
+  const auto dissolved = Only<DissolveGroup>(Schedule(World({w1, w2}, {mine, other}, {}), kNow));
+  ASSERT_EQ(dissolved.size(), 1u);
+  EXPECT_EQ(dissolved[0].group.value, "g1");
+}
+
 TEST(ScheduleTest, DissolvesIdleGroupsOnlyWhenTheirDevicesAreNeeded) {
   const WorkerView w1 = NewWorker("w1", 2, {"B", "C"});
   const auto idle = NewGroup("g1", w1, {0, 1}, "", "C");
