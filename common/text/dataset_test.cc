@@ -292,6 +292,19 @@ std::string Zstd(const std::string& text) {
   return out;
 }
 
+TEST(Decompression, TakesFilesThatEndWithAPiece) {
+  constexpr size_t kPiece = 256 << 10;
+  for (const size_t size : {kPiece - 1, kPiece, kPiece + 1, 3 * kPiece}) {
+    const std::string text(size, 'x');
+    for (const std::string& packed : {Zstd(text), Zstd(text) + Zstd(text)}) {
+      const auto read = DecompressAll(packed, 1 << 30);
+      ASSERT_THAT(read, IsOk()) << size;
+      EXPECT_EQ(read->size() % size, 0u);
+      EXPECT_GE(read->size(), size);
+    }
+  }
+}
+
 std::vector<std::string> Lines(const std::string& bytes) {
   std::vector<std::string> lines;
   EXPECT_THAT(

@@ -94,7 +94,8 @@ absl::Status Unzstd(std::string_view bytes, Output* output) {
     wanted = ZSTD_decompressStream(context.get(), &out, &in);
     if (ZSTD_isError(wanted)) return Damaged("zstd", ZSTD_getErrorName(wanted));
     RETURN_IF_ERROR(output->Give(std::string_view(piece).substr(0, out.pos)));
-    if (in.pos == in.size && out.pos < out.size) {
+    // A frame may end just where a piece is full: then nothing is left to ask for.
+    if (in.pos == in.size && (wanted == 0 || out.pos < out.size)) {
       return wanted == 0 ? absl::OkStatus() : Damaged("zstd", "it ends too early");
     }
     if (in.pos == before && out.pos == 0 && wanted != 0) return Damaged("zstd", "no progress");
