@@ -79,8 +79,8 @@ class Fleet {
   void BlobArrived(const std::string& sha256);
 
   // ---- Generation ----
-  // Gives the task to the worker that suits best: idle before busy, few tasks
-  // before many. Errors: kUnavailable when no connected worker holds the base.
+  // Gives the task to the worker that suits best: one that can answer now before one that
+  // must make room, idle before busy, few tasks before many. Errors: kUnavailable when no connected worker holds the base.
   absl::StatusOr<WorkerId> AddGenerateTask(const v1::GenerateTask& task);
   void RemoveGenerateTask(const std::string& task_id);
 
