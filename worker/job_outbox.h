@@ -34,8 +34,7 @@ class JobOutbox {
   // The coordinator cannot take it (for example its disk is full). The attempt
   // goes on with its older checkpoints, unless this was the last one: then it
   // stops with the reason (the job pauses and can be resumed), whatever its ranks
-  // say later. False when nobody waits
-  // for this checkpoint any more.
+  // say later. False when nobody waits for this checkpoint any more.
   bool SetUploadFailed(int64_t step, const std::string& reason);
   // Gives up checkpoints that were not uploaded and that `keep` newer ones
   // replace: the coordinator would drop them too. Returns their steps.

@@ -54,6 +54,9 @@ absl::Status RankLoop::Issue(Action action, const std::string& payload) {
 }
 
 absl::Status RankLoop::Execute(Action action, const std::string& payload) {
+  // Another kind of work is told at once, since it may take long; one step of many is not.
+  if (action != last_action_) last_heartbeat_ = absl::InfinitePast();
+  last_action_ = action;
   switch (action) {
     case Action::kIdle:
       Heartbeat("waiting for work");
@@ -231,10 +234,8 @@ absl::Status RankLoop::GenerateText(const std::string& payload) {
 
 void RankLoop::Heartbeat(const std::string& doing) {
   const absl::Time now = absl::Now();
-  // What it does next is told at once for anything but one step of many: it may take long.
-  const bool new_kind = doing.substr(0, 12) != doing_.substr(0, 12);
   doing_ = doing;
-  if (!new_kind && now - last_heartbeat_ < absl::Milliseconds(500)) return;
+  if (now - last_heartbeat_ < absl::Milliseconds(500)) return;
   last_heartbeat_ = now;
   FromRank message;
   message.mutable_state()->set_heartbeat(true);

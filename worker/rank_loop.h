@@ -102,6 +102,7 @@ class RankLoop {
   std::string generate_task_id_;
   absl::Time last_heartbeat_ = absl::InfinitePast();
   std::string doing_;
+  Action last_action_ = Action::kIdle;
 };
 
 }  // namespace tundra::worker

@@ -153,10 +153,10 @@ class Supervisor {
   std::map<std::string, Generation> generations_;  // by task id
   std::map<std::string, absl::Duration> solo_last_use_;  // by group id
   int64_t solo_epoch_ = 0;
-  std::set<std::string> uploading_text_;
   // Blobs that the coordinator wants, with the time of the next try.
   std::map<std::string, absl::Duration> wanted_blobs_;
-  std::set<std::string> sending_again_;  // checkpoints, by the hash of their state
+  // Those under way: text files, and checkpoints by the hash of their state.
+  std::set<std::string> sending_wanted_;
   std::string last_report_;
   bool draining_ = false;
   absl::Duration drain_deadline_ = absl::InfiniteDuration();

@@ -213,7 +213,7 @@ void Supervisor::UploadCheckpoint(const AttemptKey& key, const CheckpointSaved& 
     };
     const absl::Status status = put();
     Post([this, key, step = report.step(), sha256 = report.sha256(), status] {
-      sending_again_.erase(sha256);
+      sending_wanted_.erase(sha256);
       const auto it = outboxes_.find(key);
       if (it == outboxes_.end()) return;
       if (status.ok()) {
@@ -240,7 +240,7 @@ void Supervisor::SendWanted(absl::Duration now) {
       const auto report = outbox.CheckpointWith(sha256);
       if (!report.has_value()) continue;
       const auto local = checkpoints_.find(report->sha256());
-      if (local == checkpoints_.end() || !sending_again_.insert(report->sha256()).second) continue;
+      if (local == checkpoints_.end() || !sending_wanted_.insert(report->sha256()).second) continue;
       CheckpointSaved saved;
       *saved.mutable_report() = *report;
       saved.set_dir(local->second.dir);
@@ -251,13 +251,13 @@ void Supervisor::SendWanted(absl::Duration now) {
 
 void Supervisor::UploadText(const std::string& sha256) {
   const std::string path = catalog_.TextFile(sha256);
-  if (path.empty() || !uploading_text_.insert(sha256).second) return;
+  if (path.empty() || !sending_wanted_.insert(sha256).second) return;
   pool_->Add([this, path, sha256] {
     std::error_code error;
     const auto size = static_cast<int64_t>(std::filesystem::file_size(path, error));
     const absl::Status status = transfers_->Put(path, sha256, size);
     if (!status.ok()) LogError("sending {}: {}", path, status.ToString());
-    Post([this, sha256] { uploading_text_.erase(sha256); });
+    Post([this, sha256] { sending_wanted_.erase(sha256); });
   });
 }
 
