@@ -50,4 +50,6 @@ endif()
 
 if(TUNDRA_BUILD_TESTS)
   find_package(GTest REQUIRED)
+  # The fibres on which CUDA kernels run in tests.
+  tundra_import_library(boost_context boost/context/fiber.hpp boost_context)
 endif()

@@ -25,6 +25,7 @@ ALLOWED = {
     "worker/device": {"common"},
     "worker/collective": {"common", "worker/device"},
     "worker/ops": {"common", "worker/device"},
+    "worker/cuda": {"common", "worker/device", "worker/ops", "worker/collective"},
     "worker/model": {"common", "worker/device", "worker/ops"},
     "worker/train": {"common", "worker/device", "worker/ops", "worker/collective",
                      "worker/model"},

@@ -1,0 +1,271 @@
+#include "tests/emulation/cuda_runtime.h"
+
+#include <algorithm>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <deque>
+#include <map>
+#include <memory>
+#include <mutex>
+
+struct EmulatedStream {
+  std::deque<std::function<std::string()>> queue;
+  uint64_t done = 0;  // pieces of work run so far
+  uint64_t put() const { return done + queue.size(); }
+};
+
+// What a stream held when the event was recorded. Shared, because an event may be recorded
+// anew while somebody waits for the old recording.
+struct EmulatedEvent {
+  EmulatedStream* stream = nullptr;
+  uint64_t after = 0;
+};
+
+namespace tundra::emulation {
+namespace {
+
+struct Allocation {
+  size_t bytes = 0;
+  bool mapped_host = false;
+};
+
+struct Runtime {
+  std::recursive_mutex mutex;
+  std::map<uintptr_t, Allocation> allocations;  // by address
+  std::map<EmulatedStream*, std::unique_ptr<EmulatedStream>> streams;
+  size_t device_bytes = SIZE_MAX;
+  size_t used_bytes = 0;
+  std::string kernel_error;
+};
+
+Runtime& TheRuntime() {
+  static auto* runtime = new Runtime();
+  return *runtime;
+}
+
+using Lock = std::lock_guard<std::recursive_mutex>;
+
+// Runs what the stream holds until `after` pieces are done. The first error is kept for
+// the next call that waits; unlike a device's, it is gone once its text has been read.
+void RunUntil(EmulatedStream* stream, uint64_t after) {
+  Runtime& runtime = TheRuntime();
+  if (runtime.streams.count(stream) == 0) return;  // destroyed, so all of it was run
+  while (stream->done < after && !stream->queue.empty()) {
+    const std::function<std::string()> work = std::move(stream->queue.front());
+    stream->queue.pop_front();
+    ++stream->done;
+    std::string error = work();
+    if (!error.empty() && runtime.kernel_error.empty()) runtime.kernel_error = std::move(error);
+  }
+}
+
+cudaError_t KernelErrorSoFar() {
+  return TheRuntime().kernel_error.empty() ? cudaSuccess : cudaErrorLaunchFailure;
+}
+
+}  // namespace
+
+void Enqueue(cudaStream_t stream, std::function<std::string()> work) {
+  const Lock lock(TheRuntime().mutex);
+  stream->queue.push_back(std::move(work));
+}
+
+bool IsDeviceMemory(const void* data, size_t bytes) {
+  Runtime& runtime = TheRuntime();
+  const Lock lock(runtime.mutex);
+  const auto address = reinterpret_cast<uintptr_t>(data);
+  auto next = runtime.allocations.upper_bound(address);
+  if (next == runtime.allocations.begin()) return false;
+  const auto& [begin, allocation] = *--next;
+  return address + bytes <= begin + allocation.bytes;
+}
+
+void SetDeviceMemory(size_t bytes) {
+  const Lock lock(TheRuntime().mutex);
+  TheRuntime().device_bytes = bytes;
+}
+
+}  // namespace tundra::emulation
+
+using tundra::emulation::KernelErrorSoFar;
+using tundra::emulation::Lock;
+using tundra::emulation::RunUntil;
+using tundra::emulation::TheRuntime;
+
+const char* cudaGetErrorString(cudaError_t error) {
+  static thread_local std::string text;
+  switch (error) {
+    case cudaSuccess:
+      return "no error";
+    case cudaErrorInvalidValue:
+      return "invalid argument";
+    case cudaErrorMemoryAllocation:
+      return "out of memory";
+    case cudaErrorNotReady:
+      return "device not ready";
+    case cudaErrorLaunchFailure: {
+      const Lock lock(TheRuntime().mutex);
+      text = std::move(TheRuntime().kernel_error);
+      TheRuntime().kernel_error.clear();
+      return text.c_str();
+    }
+  }
+  return "?";
+}
+
+const char* cudaGetErrorName(cudaError_t error) {
+  return error == cudaSuccess ? "cudaSuccess" : "emulated CUDA";
+}
+
+cudaError_t cudaGetDeviceCount(int* count) {
+  *count = 8;
+  return cudaSuccess;
+}
+
+cudaError_t cudaSetDevice(int device) {
+  return device >= 0 && device < 8 ? cudaSuccess : cudaErrorInvalidValue;
+}
+
+cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int /*device*/) {
+  *properties = {};
+  std::snprintf(properties->name, sizeof properties->name, "emulated GPU");
+  properties->major = 8;
+  properties->multiProcessorCount = 1;
+  return cudaSuccess;
+}
+
+cudaError_t cudaRuntimeGetVersion(int* version) {
+  *version = 0;
+  return cudaSuccess;
+}
+
+cudaError_t cudaMemGetInfo(size_t* free, size_t* total) {
+  const Lock lock(TheRuntime().mutex);
+  // Without a limit, as much as a small card has.
+  *total = std::min(TheRuntime().device_bytes, size_t{4} << 30);
+  *free = *total - std::min(*total, TheRuntime().used_bytes);
+  return cudaSuccess;
+}
+
+namespace {
+
+cudaError_t AllocateMemory(void** data, size_t bytes, bool mapped_host) {
+  auto& runtime = TheRuntime();
+  const Lock lock(runtime.mutex);
+  if (!mapped_host &&
+      bytes > runtime.device_bytes - std::min(runtime.device_bytes, runtime.used_bytes)) {
+    return cudaErrorMemoryAllocation;
+  }
+  // Exactly as long as asked for, so that an address sanitizer sees what lies beyond.
+  if (posix_memalign(data, 256, bytes) != 0) return cudaErrorMemoryAllocation;
+  runtime.allocations[reinterpret_cast<uintptr_t>(*data)] = {bytes, mapped_host};
+  if (!mapped_host) runtime.used_bytes += bytes;
+  return cudaSuccess;
+}
+
+cudaError_t FreeMemory(void* data, bool mapped_host) {
+  auto& runtime = TheRuntime();
+  const Lock lock(runtime.mutex);
+  if (data == nullptr) return cudaSuccess;
+  const auto found = runtime.allocations.find(reinterpret_cast<uintptr_t>(data));
+  if (found == runtime.allocations.end() || found->second.mapped_host != mapped_host) {
+    return cudaErrorInvalidValue;
+  }
+  // As on a device: freeing waits for all work.
+  for (const auto& [stream, owner] : runtime.streams) RunUntil(stream, stream->put());
+  if (!mapped_host) runtime.used_bytes -= found->second.bytes;
+  runtime.allocations.erase(found);
+  std::free(data);
+  return cudaSuccess;
+}
+
+}  // namespace
+
+cudaError_t cudaMalloc(void** data, size_t bytes) { return AllocateMemory(data, bytes, false); }
+cudaError_t cudaFree(void* data) { return FreeMemory(data, false); }
+cudaError_t cudaHostAlloc(void** data, size_t bytes, unsigned /*flags*/) {
+  return AllocateMemory(data, bytes, true);
+}
+cudaError_t cudaFreeHost(void* data) { return FreeMemory(data, true); }
+cudaError_t cudaHostGetDevicePointer(void** device, void* host, unsigned /*flags*/) {
+  *device = host;
+  return cudaSuccess;
+}
+
+cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned /*flags*/) {
+  const Lock lock(TheRuntime().mutex);
+  auto made = std::make_unique<EmulatedStream>();
+  *stream = made.get();
+  TheRuntime().streams[made.get()] = std::move(made);
+  return cudaSuccess;
+}
+
+cudaError_t cudaStreamDestroy(cudaStream_t stream) {
+  const Lock lock(TheRuntime().mutex);
+  RunUntil(stream, stream->put());
+  TheRuntime().streams.erase(stream);
+  return cudaSuccess;
+}
+
+cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
+  const Lock lock(TheRuntime().mutex);
+  RunUntil(stream, stream->put());
+  return KernelErrorSoFar();
+}
+
+cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned /*flags*/) {
+  const EmulatedEvent recorded = *event;
+  if (recorded.stream == nullptr) return cudaSuccess;
+  tundra::emulation::Enqueue(stream, [recorded] {
+    RunUntil(recorded.stream, recorded.after);
+    return std::string();
+  });
+  return cudaSuccess;
+}
+
+cudaError_t cudaEventCreateWithFlags(cudaEvent_t* event, unsigned /*flags*/) {
+  *event = new EmulatedEvent();
+  return cudaSuccess;
+}
+
+cudaError_t cudaEventDestroy(cudaEvent_t event) {
+  delete event;
+  return cudaSuccess;
+}
+
+cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
+  const Lock lock(TheRuntime().mutex);
+  *event = {stream, stream->put()};
+  return cudaSuccess;
+}
+
+cudaError_t cudaEventSynchronize(cudaEvent_t event) {
+  const Lock lock(TheRuntime().mutex);
+  if (event->stream != nullptr) RunUntil(event->stream, event->after);
+  return KernelErrorSoFar();
+}
+
+cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t bytes, cudaMemcpyKind kind,
+                            cudaStream_t stream) {
+  const bool to_device = kind != cudaMemcpyDeviceToHost;
+  const bool from_device = kind != cudaMemcpyHostToDevice;
+  if ((to_device && !tundra::emulation::IsDeviceMemory(to, bytes)) ||
+      (from_device && !tundra::emulation::IsDeviceMemory(from, bytes))) {
+    return cudaErrorInvalidValue;
+  }
+  tundra::emulation::Enqueue(stream, [to, from, bytes] {
+    std::memmove(to, from, bytes);
+    return std::string();
+  });
+  return cudaSuccess;
+}
+
+cudaError_t cudaMemsetAsync(void* data, int value, size_t bytes, cudaStream_t stream) {
+  if (!tundra::emulation::IsDeviceMemory(data, bytes)) return cudaErrorInvalidValue;
+  tundra::emulation::Enqueue(stream, [data, value, bytes] {
+    std::memset(data, value, bytes);
+    return std::string();
+  });
+  return cudaSuccess;
+}
