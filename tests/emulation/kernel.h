@@ -10,8 +10,8 @@
 
 #include "absl/strings/str_cat.h"
 #include "tests/emulation/block.h"
-#include "tests/emulation/cuda_runtime.h"
 #include "tests/emulation/matrix_units.h"
+#include "worker/cuda/runtime.h"
 
 #define __global__
 #define __device__
@@ -19,6 +19,7 @@
 #define __launch_bounds__(...)
 #define TUNDRA_DEVICE inline
 #define TUNDRA_BOTH inline
+#define TUNDRA_UNROLL
 
 namespace tundra::cuda {
 
@@ -266,13 +267,6 @@ inline std::string KernelName(const std::string& function) {
 template <auto kernel>
 std::string NameOfKernel() {
   return KernelName(__PRETTY_FUNCTION__);
-}
-
-inline absl::Status StatusOf(cudaError_t error, const char* what) {
-  if (error == cudaSuccess) return absl::OkStatus();
-  const std::string text = absl::StrCat(what, ": ", cudaGetErrorString(error));
-  if (error == cudaErrorMemoryAllocation) return absl::ResourceExhaustedError(text);
-  return absl::InternalError(text);
 }
 
 template <typename... Parameters, typename... Args>

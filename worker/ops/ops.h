@@ -15,6 +15,10 @@
 //  * Errors: kInvalidArgument when shapes or types don't agree, kResourceExhausted when
 //    the scratch arena is too small, kInternal when a library fails. On error results
 //    are unspecified.
+//  * Values that are out of range (ids, positions, targets, offsets of rows) are
+//    kInvalidArgument too. They lie in device memory, so a GPU finds them as it runs: the
+//    error then comes out of the stream's next Synchronize. Nothing outside of the operands
+//    is ever touched.
 //  * Operands don't overlap unless a comment allows it.
 //
 // Shapes: T tokens, D hidden size, V vocabulary, K in, N out, R rank, H heads, F
@@ -118,7 +122,7 @@ class Ops {
   // ---- embedding, norm, rotary embedding, activation ------------------------------
 
   // out_TD = table_VD[tokens_T]. table f32 or bf16.
-  // Errors: ids outside [0, V) are the caller's to refuse; a CPU says kInvalidArgument.
+  // Errors: kInvalidArgument for ids outside [0, V).
   virtual absl::Status EmbeddingLookup(Ctx ctx, ConstView tokens_T, ConstView table_VD,
                                        View out_TD) = 0;
 

@@ -1,7 +1,8 @@
 // The one suite that every backend's operations pass: what its tests share.
 //
-// A test is parameterised over Backends(); each operation is compared with a reference
-// in double that is written here, from the formula, not from the code under test.
+// A test is parameterised over Backends(), which a file of each test program defines; each
+// operation is compared with a reference in double that is written here, from the formula, not from
+// the code under test.
 #pragma once
 
 #include <gtest/gtest.h>
@@ -43,6 +44,7 @@ struct Backend {
   // kUnimplemented where this machine lacks it; tests then skip and say so.
   std::function<absl::StatusOr<std::unique_ptr<Device>>(int threads)> make_device;
   std::function<absl::StatusOr<std::unique_ptr<Ops>>(Device*)> make_ops;
+  bool attention = true;  // whether it has Attention and AttentionBackward
 };
 std::ostream& operator<<(std::ostream& out, const Backend& backend);
 std::vector<Backend> Backends();
@@ -56,6 +58,10 @@ class Bed {
   Device& device() { return *device_; }
   Arena& scratch() { return *scratch_; }
   Ctx ctx() { return {stream_.get(), scratch_.get()}; }
+
+  // How an operation went, when its status is `status`: a device finds values that are out
+  // of range only as it runs, and says so when the stream is waited for.
+  absl::Status Finished(absl::Status status);
 
   // Device memory with these values. Rows are `gap` elements further apart than they are
   // long; the gaps hold a pattern that Get checks.

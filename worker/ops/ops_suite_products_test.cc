@@ -112,9 +112,13 @@ TEST_P(OpsSuite, ProductsRefuseShapesThatDoNotAgree) {
 
 TEST_P(OpsSuite, ASmallScratchArenaIsAnErrorNotACrash) {
   Bed bed(GetParam(), 1, 64);
-  const View x = bed.Put(Random(1, 3, 8)), a = bed.Put(Random(2, 4, 8)), h = bed.Put(Mat(3, 4));
-  if (bed.ops().workspace_bytes() <= 64) GTEST_SKIP() << "this backend needs no scratch here";
-  EXPECT_EQ(bed.ops().LoraDown(bed.ctx(), x, a, h).code(), absl::StatusCode::kResourceExhausted);
+  const View x = bed.Put(Random(1, 3, 8)), y = bed.Put(Mat(3, 4));
+  const FrozenWeight w = FrozenWeight::Plain(bed.Put(Random(2, 4, 8)));
+  if (bed.ops().MatmulScratchBytes(3, w, Precision::kF32) <= 64) {
+    GTEST_SKIP() << "this backend needs no scratch here";
+  }
+  EXPECT_EQ(bed.ops().FrozenMatmul(bed.ctx(), x, w, Precision::kF32, Write::kSet, y).code(),
+            absl::StatusCode::kResourceExhausted);
 }
 
 struct LoraShape {
