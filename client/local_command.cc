@@ -14,6 +14,7 @@
 #include <nlohmann/json.hpp>
 #include <vector>
 
+#include "absl/strings/str_join.h"
 #include "absl/strings/str_split.h"
 #include "client/commands.h"
 #include "client/output.h"
@@ -301,30 +302,65 @@ class LocalService {
   std::string http_;
 };
 
-// The processes of local.json that still run.
-std::vector<std::pair<pid_t, std::string>> RunningProcesses(const std::string& data_dir,
-                                                            std::string* address) {
-  std::vector<std::pair<pid_t, std::string>> running;
+// What local.json says of a service that was started.
+struct LocalState {
+  std::string address;
+  std::vector<std::pair<pid_t, std::string>> running;  // the coordinator first
+  std::vector<std::string> ended;                      // names of those that run no more
+};
+
+LocalState ReadLocalState(const std::string& data_dir) {
+  LocalState local;
   const auto bytes = ReadFile(LocalStatePath(data_dir), 1 << 20);
-  if (!bytes.ok()) return running;
+  if (!bytes.ok()) return local;
   const auto state = nlohmann::json::parse(*bytes, nullptr, /*allow_exceptions=*/false);
-  if (!state.is_object()) return running;
+  if (!state.is_object()) return local;
   const auto text = [](const nlohmann::json& object, const char* key) {
     const auto it = object.find(key);
     return it != object.end() && it->is_string() ? it->get<std::string>() : std::string();
   };
-  if (address != nullptr) *address = text(state, "address");
+  local.address = text(state, "address");
   const auto processes = state.find("processes");
-  if (processes == state.end() || !processes->is_array()) return running;
+  if (processes == state.end() || !processes->is_array()) return local;
   for (const auto& process : *processes) {
     if (!process.is_object()) continue;
     const auto number = process.find("pid");
     if (number == process.end() || !number->is_number_integer()) continue;
     const pid_t pid = number->get<pid_t>();
     const std::string start = text(process, "start_time");
-    if (pid > 0 && !start.empty() && StartTime(pid) == start) running.emplace_back(pid, start);
+    if (pid > 0 && !start.empty() && StartTime(pid) == start) {
+      local.running.emplace_back(pid, start);
+    } else {
+      local.ended.push_back(text(process, "name"));
+    }
   }
-  return running;
+  return local;
+}
+
+// Workers first: they hand in what they have to the coordinator.
+void StopAll(const LocalState& local) {
+  if (local.running.empty()) return;
+  StopProcesses({local.running.begin() + 1, local.running.end()}, /*reap=*/false);
+  StopProcesses({local.running[0]}, /*reap=*/false);
+}
+
+// OK when no service of the folder runs. One that has lost a process is stopped, to be started
+// whole again.
+absl::Status EndBrokenService(const std::string& data_dir) {
+  const LocalState local = ReadLocalState(data_dir);
+  if (local.running.empty()) return absl::OkStatus();
+  if (local.ended.empty()) {
+    return absl::FailedPreconditionError(
+        absl::StrCat("a service of ", data_dir, " runs already",
+                     local.address.empty() ? std::string() : ", at " + local.address,
+                     "; stop it with `tundra local down`, or give another --data-dir and --port"));
+  }
+  std::fprintf(stderr,
+               "of the service that was started before, %s ended (see %s/logs); stopping the rest "
+               "and starting anew …\n",
+               absl::StrJoin(local.ended, " and ").c_str(), data_dir.c_str());
+  StopAll(local);
+  return absl::OkStatus();
 }
 
 absl::Status FillDefaults(LocalFlags& flags) {
@@ -362,12 +398,8 @@ int Up(const CommonFlags& common, LocalFlags flags) {
   if (const absl::Status status = FillDefaults(flags); !status.ok()) return Fail(status);
   const auto lock = LockLocal(flags.data_dir);
   if (!lock.ok()) return Fail(lock.status());
-  std::string address;
-  if (!RunningProcesses(flags.data_dir, &address).empty()) {
-    return Fail(absl::FailedPreconditionError(
-        absl::StrCat("a service of ", flags.data_dir, " runs already",
-                     address.empty() ? std::string() : ", at " + address,
-                     "; stop it with `tundra local down`, or give another --data-dir and --port")));
+  if (const absl::Status status = EndBrokenService(flags.data_dir); !status.ok()) {
+    return Fail(status);
   }
   const sigset_t signals = EndSignals();
   ::pthread_sigmask(SIG_BLOCK, &signals, nullptr);
@@ -402,15 +434,13 @@ int Up(const CommonFlags& common, LocalFlags flags) {
 
 int Down(const CommonFlags& common, const std::string& data_dir_flag) {
   const std::string data_dir = data_dir_flag.empty() ? DefaultDataDir() : data_dir_flag;
-  const auto processes = RunningProcesses(data_dir, nullptr);
-  if (processes.empty()) {
+  const LocalState local = ReadLocalState(data_dir);
+  if (local.running.empty()) {
     ::unlink(LocalStatePath(data_dir).c_str());
     if (!common.json()) std::printf("no service of %s runs\n", data_dir.c_str());
     return kOk;
   }
-  // The first is the coordinator.
-  StopProcesses({processes.begin() + 1, processes.end()}, /*reap=*/false);
-  StopProcesses({processes[0]}, /*reap=*/false);
+  StopAll(local);
   ::unlink(LocalStatePath(data_dir).c_str());
   std::printf(common.json() ? "{}\n" : "stopped\n");
   return kOk;

@@ -133,7 +133,13 @@ absl::Status MakeDirs(const std::string& path) {
   std::string prefix;
   for (const auto& part : std::filesystem::path(path)) {
     prefix = prefix.empty() ? part.string() : (std::filesystem::path(prefix) / part).string();
-    if (prefix.empty() || ::mkdir(prefix.c_str(), 0700) == 0) continue;
+    if (prefix.empty()) continue;
+    if (::mkdir(prefix.c_str(), 0700) == 0) {
+      // What is written there lasts only if the folder's own entry does.
+      const std::string parent = std::filesystem::path(prefix).parent_path().string();
+      RETURN_IF_ERROR(SyncDir(parent.empty() ? "." : parent));
+      continue;
+    }
     const int error = errno;
     std::error_code ignored;
     if (std::filesystem::is_directory(prefix, ignored)) continue;

@@ -5,6 +5,7 @@
 #include <set>
 
 #include "common/files.h"
+#include "common/interrupt.h"
 #include "common/logging.h"
 #include "common/sha256.h"
 #include "common/status.h"
@@ -93,9 +94,13 @@ absl::StatusOr<TrainSpec> ToTrainSpec(const tundra::v1::JobSpec& spec) {
 RankJob::RankJob(StartJob start, RankBase* base, Link* link)
     : start_(std::move(start)), base_(base), link_(link), preparing_([this] { Prepare(); }) {}
 
-RankJob::~RankJob() { preparing_.join(); }
+RankJob::~RankJob() {
+  unwanted_ = true;
+  preparing_.join();
+}
 
 void RankJob::Prepare() {
+  const InterruptScope scope([this] { return unwanted_.load(); });
   const std::string& pinned = assignment().numerics_class();
   if (!pinned.empty() && pinned != base_->device()->numerics_class()) {
     status_ = absl::FailedPreconditionError(

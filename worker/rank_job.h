@@ -79,6 +79,7 @@ class RankJob {
   std::vector<TokenizedRow> validation_rows_;
   absl::Status status_;
   std::atomic<bool> prepared_{false};
+  std::atomic<bool> unwanted_{false};  // what Prepare still reads
   std::unique_ptr<Trainer> trainer_;
   mutable absl::Mutex mu_;
   std::map<int64_t, AdapterFiles> adapters_ ABSL_GUARDED_BY(mu_);  // by step, to be written

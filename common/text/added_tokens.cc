@@ -162,7 +162,7 @@ absl::Status AddedTokens::BuildMatchers(const JsonView& list, const Normalizer* 
         raw_.Add(token.content, &token);
         continue;
       }
-      TextArena arena;
+      TextArena arena(token.content.size());
       TextPiece piece;
       piece.text = token.content;
       if (normalizer != nullptr) RETURN_IF_ERROR(normalizer->Apply(arena, piece));

@@ -1,8 +1,10 @@
 #include "common/text/chat_template.h"
 
+#include <algorithm>
 #include <new>
 #include <utility>
 
+#include "absl/cleanup/cleanup.h"
 #include "absl/status/status.h"
 #include "common/text/jinja/interpreter.h"
 #include "common/text/jinja/template.h"
@@ -105,7 +107,8 @@ absl::StatusOr<ChatTemplate> ChatTemplate::Parse(std::string source, std::string
 }
 
 absl::StatusOr<RenderedChat> ChatTemplate::Render(const ChatInput& input,
-                                                  const RenderLimits& limits) const {
+                                                  const RenderLimits& limits,
+                                                  uint64_t* steps_left) const {
   constexpr int kMaxInputDepth = 100;
   for (const Json* json : {&input.messages, &input.tools, &input.documents, &input.variables}) {
     if (TooDeep(*json, kMaxInputDepth)) {
@@ -117,7 +120,13 @@ absl::StatusOr<RenderedChat> ChatTemplate::Render(const ChatInput& input,
   if (absl::Status status = CheckList(input.tools, "tools"); !status.ok()) return status;
   if (absl::Status status = CheckList(input.documents, "documents"); !status.ok()) return status;
   const absl::Time now = input.now == absl::InfinitePast() ? absl::Now() : input.now;
-  const jinja::Budget budget(limits.max_steps, limits.max_work_bytes, limits.max_output_bytes);
+  const uint64_t max_steps = steps_left != nullptr ? *steps_left : limits.max_steps;
+  const jinja::Budget budget(max_steps, limits.max_work_bytes, limits.max_output_bytes);
+  const absl::Cleanup account = [&] {
+    if (steps_left == nullptr) return;
+    const uint64_t made = (limits.max_work_bytes - budget.work_bytes_left()) / 1024;
+    *steps_left = budget.steps_left() - std::min(budget.steps_left(), made);
+  };
   jinja::Interpreter interpreter(*template_, now, input.zone, limits.max_depth);
   try {
     SetVariables(input, *messages, &interpreter);

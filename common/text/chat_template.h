@@ -73,8 +73,12 @@ class ChatTemplate {
 
   // Errors: kInvalidArgument when the template raises (raise_exception included,
   // its message kept) or misuses a value; kResourceExhausted over a limit.
+  // steps_left, where given, stands for limits.max_steps and is lowered by what this took,
+  // errors included; 1 KiB of data made counts as a step there. So one allowance can serve
+  // many renderings.
   absl::StatusOr<RenderedChat> Render(const ChatInput& input,
-                                      const RenderLimits& limits = RenderLimits()) const;
+                                      const RenderLimits& limits = RenderLimits(),
+                                      uint64_t* steps_left = nullptr) const;
 
   // Whether a {% generation %} block occurs: then its spans are the assistant's.
   bool has_generation_blocks() const;

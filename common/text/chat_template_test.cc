@@ -103,6 +103,39 @@ TEST(ChatTemplate, EndsHostileTemplatesWithAnError) {
   }
 }
 
+TEST(ChatTemplate, SearchesLongTextsInLinearTime) {
+  // Each would compare 10^12 bytes with a search that starts over at every place.
+  const std::string texts = "{% set n = 'a' * 1000000 %}{% set m = 'a' * 500000 %}";
+  for (const std::string search :
+       {"(m ~ 'b') in n", "n.count(m ~ 'b')", "n.find(m ~ 'b')", "n.replace(m ~ 'b', '')|length",
+        "n.split(m ~ 'b')|length", "n.partition(m ~ 'b')[1]|length"}) {
+    EXPECT_THAT(Render(texts + "{{ " + search + " }}"), IsOk()) << search;
+  }
+  // From the right there is no such search: long ones are refused.
+  for (const std::string search :
+       {"n.rfind('b' ~ m)", "n.rsplit('b' ~ m)|length", "n.rpartition('b' ~ m)[1]|length",
+        "n.strip('bcdefghij' * 100000 ~ 'a')|length"}) {
+    EXPECT_THAT(Render(texts + "{{ " + search + " }}"),
+                StatusIs(absl::StatusCode::kResourceExhausted, HasSubstr("work limit")))
+        << search;
+  }
+  EXPECT_EQ(Text("{{ 'ahoy ahoy'.rfind('ahoy') }} {{ 'ab'.rfind('') }} {{ 'ab'.rfind('abc') }} "
+                 "{{ ('x' * 10000 ~ 'y' ~ 'x' * 10000).rfind('yx') }}"),
+            "5 2 -1 10000");
+  EXPECT_EQ(Text("{{ '&lt;b&gt; &amp;lt; <i>x</i>'|striptags }}"), "<b> &lt; x");
+}
+
+TEST(ChatTemplate, OneAllowanceServesManyRenderings) {
+  const auto parsed = ChatTemplate::Parse("{% for a in range(100) %}x{% endfor %}", "t");
+  ASSERT_THAT(parsed, IsOk());
+  uint64_t steps = 1'000;
+  EXPECT_THAT(parsed->Render(ChatInput(), RenderLimits(), &steps), IsOk());
+  EXPECT_LT(steps, 900u);
+  int more = 0;
+  while (parsed->Render(ChatInput(), RenderLimits(), &steps).ok()) ASSERT_LT(++more, 10);
+  EXPECT_EQ(steps, 0u);
+}
+
 TEST(ChatTemplate, LimitsAreResourceExhausted) {
   RenderLimits limits;
   limits.max_steps = 1000;

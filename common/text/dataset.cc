@@ -3,13 +3,14 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "common/interrupt.h"
 #include "common/status.h"
 #include "common/text/decompress.h"
 
 namespace tundra {
 namespace {
 
-constexpr size_t kMaxLineBytes = size_t{64} << 20;
+constexpr size_t kMaxLineBytes = size_t{8} << 20;
 
 // Cuts pieces into lines.
 class LineCutter {
@@ -108,6 +109,21 @@ std::string_view LossOnName(LossOn loss_on) {
   return "default";
 }
 
+std::string_view RowWarningText(RowWarning warning) {
+  switch (warning) {
+    case RowWarning::kEmptyTurn:
+      return "an assistant turn without text, of which only the end marker is trained; drop the "
+             "row, or give the turn the weight 0";
+    case RowWarning::kToolsLeftOut:
+      return "the base's chat template does not write tools, so the model is trained without "
+             "seeing them; use a base whose template does";
+    case RowWarning::kReasoningLeftOut:
+      return "the base's chat template does not write reasoning, so it is not trained; use a base "
+             "whose template does, or put it into the content";
+  }
+  return "";
+}
+
 std::string_view RowErrorName(RowError error) {
   switch (error) {
     case RowError::kNone:
@@ -147,7 +163,14 @@ std::string_view RowErrorName(RowError error) {
 absl::Status ForEachLine(std::string_view bytes,
                          absl::FunctionRef<bool(const DatasetLine&)> on_line, uint64_t max_bytes) {
   bool stopped = false;
-  LineCutter cutter(on_line);
+  bool interrupted = false;
+  const auto unless_interrupted = [&](const DatasetLine& line) {
+    // After the line too: it may have failed for no other reason.
+    const bool more = !Interrupted() && on_line(line);
+    interrupted = Interrupted();
+    return more && !interrupted;
+  };
+  LineCutter cutter(unless_interrupted);
   RETURN_IF_ERROR(Decompress(
       bytes,
       [&](std::string_view piece) {
@@ -156,11 +179,11 @@ absl::Status ForEachLine(std::string_view bytes,
       },
       max_bytes));
   if (!stopped) cutter.Finish();
-  return absl::OkStatus();
+  return interrupted ? InterruptedError() : absl::OkStatus();
 }
 
 RowProblem LineTooLong() {
-  return RowProblem{RowError::kLineTooLong, "a line longer than 64 MiB; split the row"};
+  return RowProblem{RowError::kLineTooLong, "a line longer than 8 MiB; split the row"};
 }
 
 absl::StatusOr<std::vector<TokenizedRow>> TokenizeDataset(std::string_view bytes,
@@ -181,6 +204,7 @@ absl::StatusOr<std::vector<TokenizedRow>> TokenizeDataset(std::string_view bytes
     rows.push_back(std::move(row));
     return true;
   });
+  if (absl::IsCancelled(read)) return read;
   RETURN_IF_ERROR(bad);
   if (!read.ok()) return Annotate(read, name);
   if (rows.empty()) {

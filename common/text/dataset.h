@@ -64,11 +64,21 @@ struct DatasetOptions {
   absl::Time now = absl::FromUnixSeconds(1'721'952'000);
 };
 
+// What is odd about a row that can be trained on.
+enum class RowWarning {
+  kEmptyTurn,         // a trained assistant turn is nothing but its end marker
+  kToolsLeftOut,      // the chat template does not write the row's tools
+  kReasoningLeftOut,  // … nor the reasoning of an assistant turn
+};
+// "an assistant turn without text …; drop the row".
+std::string_view RowWarningText(RowWarning warning);
+
 struct TokenizedRow {
   std::vector<int32_t> ids;
   std::vector<uint8_t> trained;  // as long as ids; 1: predicting this token is trained
   uint64_t line = 0;             // 1-based, of the file
   bool truncated = false;
+  std::vector<RowWarning> warnings;  // one of a kind
 
   // How many targets. The first token is never one.
   int64_t targets() const;
@@ -111,7 +121,8 @@ std::vector<uint8_t> MarkTokens(const Encoding& encoding,
                                 const std::vector<std::pair<size_t, size_t>>& spans);
 
 // Turns the lines of one file into rows. Remembers the file's format, which the
-// first good line tells. Not thread-safe.
+// first good line tells. The chat template's work is bounded by the bytes of the lines, so
+// that a slow one can't hold up what reads the file. Not thread-safe.
 class RowTokenizer {
  public:
   RowTokenizer(std::shared_ptr<const BaseText> base, const DatasetOptions& options);
@@ -124,33 +135,38 @@ class RowTokenizer {
  private:
   // Bytes [begin, end) of a rendered text that are trained.
   using Span = std::pair<size_t, size_t>;
-  RowProblem TokenizeChat(const RowExample& example, TokenizedRow* row) const;
+  RowProblem TokenizeChat(RowExample& example, TokenizedRow* row);
   RowProblem TokenizeText(const RowExample& example, TokenizedRow* row) const;
   absl::StatusOr<RenderedChat> Render(const RowExample& example, size_t messages,
-                                      bool generation_prompt) const;
-  RowProblem FindLeftOutCall(const RowExample& example, const std::string& text) const;
+                                      bool generation_prompt);
+  absl::StatusOr<RenderedChat> RenderWhole(RowExample& example);
+  RowProblem FindLeftOutCall(const RowExample& example, const std::string& text);
   RowProblem FindSpans(const RowExample& example, const RenderedChat& whole, LossOn loss,
-                       std::vector<Span>* spans) const;
+                       std::vector<Span>* spans);
   RowProblem MarkedSpans(const RowExample& example, const RenderedChat& whole,
                          std::vector<Span>* spans) const;
   RowProblem TurnSpan(const RowExample& example, size_t turn, size_t end_turn,
-                      const std::string& whole, std::vector<Span>* spans) const;
-  RowProblem Mark(const std::string& text, bool document, const std::vector<Span>& spans,
-                  bool trim_after_end_marker, TokenizedRow* row) const;
+                      const std::string& whole, std::vector<Span>* spans);
+  RowProblem Encode(const std::string& text, bool document, Encoding* encoding) const;
+  void TrimAfterEndMarkers(const std::string& text, const Encoding& encoding,
+                           std::vector<Span>* spans) const;
+  void Warn(const RowExample& example, LossOn loss, TokenizedRow* row) const;
   RowProblem Finish(LossOn loss, TokenizedRow* row) const;
   LossOn Loss(DatasetFormat format) const;
 
   std::shared_ptr<const BaseText> base_;
   DatasetOptions options_;
   DatasetFormat format_ = DatasetFormat::kUnknown;
+  uint64_t template_steps_;  // that the chat template may still take
 };
 
 // Lines of a data set, decompressed as they come (gzip and zstd are known by
 // their first bytes). A line is without its end; blank lines are skipped but
-// counted. on_line returns false to stop early. Lines over 64 MiB are passed as
+// counted. on_line returns false to stop early. Lines over 8 MiB are passed as
 // too_long with empty text.
 // Errors: kInvalidArgument when the compressed stream is damaged or cut off,
-// kResourceExhausted over max_bytes decompressed.
+// kResourceExhausted over max_bytes decompressed or when it grows over 250-fold,
+// kCancelled when the work is no longer wanted (common/interrupt.h).
 struct DatasetLine {
   std::string_view text;
   uint64_t number = 0;  // 1-based

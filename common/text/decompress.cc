@@ -15,6 +15,11 @@ namespace {
 
 constexpr size_t kPieceBytes = 256 << 10;
 
+// Real JSONL shrinks to a tenth or so. Data that grows far more is made to fill
+// whatever reads it.
+constexpr uint64_t kMaxRatio = 250;
+constexpr uint64_t kFreeBytes = uint64_t{64} << 20;  // at any ratio
+
 // Counts what was given out, and ends the stream at the bound.
 class Output {
  public:
@@ -113,7 +118,9 @@ Compression DetectCompression(std::string_view bytes) {
 
 absl::Status Decompress(std::string_view bytes, absl::FunctionRef<bool(std::string_view)> on_piece,
                         uint64_t max_bytes) {
-  Output output(on_piece, max_bytes);
+  const bool packed = DetectCompression(bytes) != Compression::kNone;
+  const uint64_t by_ratio = std::max<uint64_t>(kFreeBytes, kMaxRatio * bytes.size());
+  Output output(on_piece, packed ? std::min(max_bytes, by_ratio) : max_bytes);
   switch (DetectCompression(bytes)) {
     case Compression::kGzip:
       return Gunzip(bytes, &output);

@@ -28,7 +28,11 @@ class Sequence final : public Normalizer {
  public:
   explicit Sequence(std::vector<std::unique_ptr<Normalizer>> steps) : steps_(std::move(steps)) {}
   absl::Status Apply(TextArena& arena, TextPiece& piece) const override {
-    for (const auto& step : steps_) RETURN_IF_ERROR(step->Apply(arena, piece));
+    const size_t before = arena.size();
+    for (const auto& step : steps_) {
+      RETURN_IF_ERROR(step->Apply(arena, piece));
+      arena.KeepNewest(before);  // only `piece` points into what a step made
+    }
     return absl::OkStatus();
   }
 
@@ -41,10 +45,10 @@ class Prepend final : public Normalizer {
   explicit Prepend(std::string text) : text_(std::move(text)) {}
   absl::Status Apply(TextArena& arena, TextPiece& piece) const override {
     if (piece.text.empty()) return absl::OkStatus();
-    Rewriter rewriter(piece);
+    Rewriter rewriter(piece, arena);
     rewriter.Insert(text_, piece.OriginAt(0));
     rewriter.Keep(0, piece.text.size());
-    return rewriter.Finish(arena, piece);
+    return rewriter.Finish(piece);
   }
 
  private:
@@ -56,7 +60,7 @@ class Replace final : public Normalizer {
   Replace(TextPattern pattern, std::string content)
       : pattern_(std::move(pattern)), content_(std::move(content)) {}
   absl::Status Apply(TextArena& arena, TextPiece& piece) const override {
-    Rewriter rewriter(piece);
+    Rewriter rewriter(piece, arena);
     size_t kept = 0;
     bool changed = false;
     RETURN_IF_ERROR(pattern_.ForEachMatch(piece.text, [&](size_t begin, size_t end) {
@@ -71,7 +75,7 @@ class Replace final : public Normalizer {
     }));
     if (!changed) return absl::OkStatus();
     rewriter.Keep(kept, piece.text.size());
-    return rewriter.Finish(arena, piece);
+    return rewriter.Finish(piece);
   }
 
  private:
@@ -82,7 +86,7 @@ class Replace final : public Normalizer {
 // Character by character: each is kept, dropped or written as something else.
 template <typename WriteCharacter>  // void(char32_t, std::string& out)
 absl::Status MapCharacters(WriteCharacter write, TextArena& arena, TextPiece& piece) {
-  Rewriter rewriter(piece);
+  Rewriter rewriter(piece, arena);
   std::string out;
   size_t kept = 0;
   bool changed = false;
@@ -101,7 +105,7 @@ absl::Status MapCharacters(WriteCharacter write, TextArena& arena, TextPiece& pi
   }
   if (!changed) return absl::OkStatus();
   rewriter.Keep(kept, piece.text.size());
-  return rewriter.Finish(arena, piece);
+  return rewriter.Finish(piece);
 }
 
 class Lowercase final : public Normalizer {
@@ -151,17 +155,22 @@ class Strip final : public Normalizer {
       end = previous;
     }
     if (begin == 0 && end == piece.text.size()) return absl::OkStatus();
-    Rewriter rewriter(piece);
+    Rewriter rewriter(piece, arena);
     rewriter.Keep(begin, end);
-    return rewriter.Finish(arena, piece);
+    return rewriter.Finish(piece);
   }
 
  private:
   const bool left_, right_;
 };
 
-absl::StatusOr<std::unique_ptr<Normalizer>> ParseAtDepth(const JsonView& json, int depth) {
+// Each reads the whole text; real files have under ten.
+constexpr int kMaxSteps = 64;
+
+absl::StatusOr<std::unique_ptr<Normalizer>> ParseAtDepth(const JsonView& json, int depth,
+                                                         int& steps_seen) {
   if (depth > 8) return json.Unsupported("sequences nested over 8 deep");
+  if (++steps_seen > kMaxSteps) return json.Unsupported(absl::StrCat("over ", kMaxSteps, " steps"));
   ASSIGN_OR_RETURN(const std::string type, json.GetString("type"));
   if (type == "Sequence") {
     ASSIGN_OR_RETURN(const JsonView list, json.Get("normalizers"));
@@ -169,7 +178,7 @@ absl::StatusOr<std::unique_ptr<Normalizer>> ParseAtDepth(const JsonView& json, i
     if (!list.IsArray()) return list.Invalid("a list is expected");
     for (size_t i = 0; i < list.size(); ++i) {
       ASSIGN_OR_RETURN(const JsonView element, list.At(i));
-      ASSIGN_OR_RETURN(auto step, ParseAtDepth(element, depth + 1));
+      ASSIGN_OR_RETURN(auto step, ParseAtDepth(element, depth + 1, steps_seen));
       steps.push_back(std::move(step));
     }
     return std::make_unique<Sequence>(std::move(steps));
@@ -204,7 +213,8 @@ absl::StatusOr<std::unique_ptr<Normalizer>> ParseAtDepth(const JsonView& json, i
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<Normalizer>> ParseNormalizer(const JsonView& json) {
-  return ParseAtDepth(json, 0);
+  int steps_seen = 0;
+  return ParseAtDepth(json, 0, steps_seen);
 }
 
 }  // namespace tundra

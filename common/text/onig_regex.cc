@@ -4,7 +4,9 @@
 #include <pcre2.h>
 
 #include "absl/strings/str_cat.h"
+#include "common/interrupt.h"
 #include "common/status.h"
+#include "common/text/find.h"
 #include "common/text/unicode.h"
 
 namespace tundra {
@@ -78,6 +80,7 @@ absl::Status OnigRegex::ForEachMatch(std::string_view text,
   size_t start = 0;
   size_t last_end = std::string_view::npos;
   while (start <= text.size()) {
+    if (Interrupted()) return InterruptedError();
     int rc = jit_ ? pcre2_jit_match(code_, subject, text.size(), start, PCRE2_NO_UTF_CHECK,
                                     scratch.data, scratch.context)
                   : pcre2_match(code_, subject, text.size(), start, PCRE2_NO_UTF_CHECK,
@@ -122,9 +125,9 @@ absl::StatusOr<TextPattern> TextPattern::Regex(std::string_view source) {
 absl::Status TextPattern::ForEachMatch(std::string_view text,
                                        absl::FunctionRef<void(size_t, size_t)> match) const {
   if (regex_ != nullptr) return regex_->ForEachMatch(text, match);
-  for (size_t at = text.find(literal_); at != std::string_view::npos;) {
+  for (size_t at = FindText(text, literal_); at != std::string_view::npos;
+       at = FindText(text, literal_, at + literal_.size())) {
     match(at, at + literal_.size());
-    at = text.find(literal_, at + literal_.size());
   }
   return absl::OkStatus();
 }

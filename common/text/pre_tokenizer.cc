@@ -173,10 +173,10 @@ class ByteLevel final : public PieceSplitter {
   absl::Status SplitPiece(TextArena& arena, TextPiece piece,
                           std::vector<TextPiece>& out) const override {
     if (add_prefix_space_ && !piece.text.empty() && piece.text.front() != ' ') {
-      Rewriter rewriter(piece);
+      Rewriter rewriter(piece, arena);
       rewriter.Insert(" ", piece.OriginAt(0));
       rewriter.Keep(0, piece.text.size());
-      RETURN_IF_ERROR(rewriter.Finish(arena, piece));
+      RETURN_IF_ERROR(rewriter.Finish(piece));
     }
     const size_t first = out.size();
     if (pattern_) {
@@ -187,14 +187,14 @@ class ByteLevel final : public PieceSplitter {
     }
     if (!rewrite_bytes_) return absl::OkStatus();
     for (size_t i = first; i < out.size(); ++i) {
-      Rewriter rewriter(out[i]);
+      Rewriter rewriter(out[i], arena);
       std::string visible;
       for (size_t b = 0; b < out[i].text.size(); ++b) {
         visible.clear();
         AppendByteLevel(out[i].text.substr(b, 1), visible);
         rewriter.Insert(visible, out[i].OriginAt(b));
       }
-      RETURN_IF_ERROR(rewriter.Finish(arena, out[i]));
+      RETURN_IF_ERROR(rewriter.Finish(out[i]));
     }
     return absl::OkStatus();
   }
@@ -219,7 +219,7 @@ class Metaspace final : public PieceSplitter {
     const bool prepend = !starts && (prepend_ == Prepend::kAlways ||
                                      (prepend_ == Prepend::kFirst && piece.base == 0));
     if (prepend || piece.text.find(' ') != std::string_view::npos) {
-      Rewriter rewriter(piece);
+      Rewriter rewriter(piece, arena);
       if (prepend) rewriter.Insert(replacement_, piece.OriginAt(0));
       size_t kept = 0;
       for (size_t at = piece.text.find(' '); at != std::string_view::npos;
@@ -229,7 +229,7 @@ class Metaspace final : public PieceSplitter {
         kept = at + 1;
       }
       rewriter.Keep(kept, piece.text.size());
-      RETURN_IF_ERROR(rewriter.Finish(arena, piece));
+      RETURN_IF_ERROR(rewriter.Finish(piece));
     }
     if (!split_) {
       out.push_back(piece);
@@ -385,9 +385,14 @@ absl::StatusOr<std::unique_ptr<PreTokenizer>> ParseMetaspace(const JsonView& jso
   return std::make_unique<Metaspace>(replacement, prepend, split);
 }
 
+// Each reads the whole text; real files have under ten.
+constexpr int kMaxSteps = 64;
+
 absl::StatusOr<std::unique_ptr<PreTokenizer>> ParseAtDepth(const JsonView& json, int depth,
-                                                           bool is_last, bool& model_reads_bytes) {
+                                                           bool is_last, bool& model_reads_bytes,
+                                                           int& steps_seen) {
   if (depth > 8) return json.Unsupported("sequences nested over 8 deep");
+  if (++steps_seen > kMaxSteps) return json.Unsupported(absl::StrCat("over ", kMaxSteps, " steps"));
   ASSIGN_OR_RETURN(const std::string type, json.GetString("type"));
   if (type == "Sequence") {
     ASSIGN_OR_RETURN(const JsonView list, json.Get("pretokenizers"));
@@ -396,7 +401,7 @@ absl::StatusOr<std::unique_ptr<PreTokenizer>> ParseAtDepth(const JsonView& json,
     for (size_t i = 0; i < list.size(); ++i) {
       ASSIGN_OR_RETURN(const JsonView element, list.At(i));
       ASSIGN_OR_RETURN(auto step, ParseAtDepth(element, depth + 1, is_last && i + 1 == list.size(),
-                                               model_reads_bytes));
+                                               model_reads_bytes, steps_seen));
       steps.push_back(std::move(step));
     }
     return std::make_unique<Sequence>(std::move(steps));
@@ -439,7 +444,9 @@ absl::StatusOr<std::unique_ptr<PreTokenizer>> ParseAtDepth(const JsonView& json,
 
 absl::StatusOr<ParsedPreTokenizer> ParsePreTokenizer(const JsonView& json) {
   ParsedPreTokenizer parsed;
-  ASSIGN_OR_RETURN(parsed.pre_tokenizer, ParseAtDepth(json, 0, true, parsed.model_reads_bytes));
+  int steps_seen = 0;
+  ASSIGN_OR_RETURN(parsed.pre_tokenizer,
+                   ParseAtDepth(json, 0, true, parsed.model_reads_bytes, steps_seen));
   return parsed;
 }
 

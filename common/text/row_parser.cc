@@ -4,6 +4,7 @@
 #include <initializer_list>
 #include <utility>
 
+#include "absl/container/flat_hash_set.h"
 #include "absl/strings/str_cat.h"
 #include "common/text/jinja/unicode.h"
 
@@ -13,7 +14,8 @@ namespace {
 using Json = nlohmann::ordered_json;
 using Keys = std::initializer_list<std::string_view>;
 
-constexpr int kMaxDepth = 90;  // of brackets in a row
+constexpr int kMaxDepth = 90;          // of brackets in a row
+constexpr size_t kMaxMembers = 1'000;  // of one object; looking one up takes as many steps
 
 RowProblem Problem(RowError error, std::string what) { return RowProblem{error, std::move(what)}; }
 
@@ -73,8 +75,27 @@ RowProblem ParseJson(std::string_view line, Json* row) {
     return Problem(RowError::kMalformedJson,
                    absl::StrCat("JSON nested more than ", kMaxDepth, " deep; flatten the row"));
   }
+  // The library keeps the last of two equal keys, in silence.
+  std::vector<absl::flat_hash_set<std::string>> keys;
+  std::string problem;
+  const auto watch = [&](int, Json::parse_event_t event, Json& parsed) {
+    if (event == Json::parse_event_t::object_start) {
+      keys.emplace_back();
+    } else if (event == Json::parse_event_t::object_end) {
+      keys.pop_back();
+    } else if (event == Json::parse_event_t::key && problem.empty()) {
+      const auto& key = parsed.get_ref<const std::string&>();
+      if (!keys.back().insert(key).second) {
+        problem =
+            absl::StrCat("the key ", Quoted(key), " is given twice in one object; remove one");
+      } else if (keys.back().size() > kMaxMembers) {
+        problem = absl::StrCat("an object with more than ", kMaxMembers, " keys; drop the row");
+      }
+    }
+    return problem.empty();
+  };
   try {
-    *row = Json::parse(line);
+    *row = Json::parse(line.begin(), line.end(), watch);
   } catch (const Json::exception& error) {
     // "[json.exception.parse_error.101] parse error at line 1, column 9: why"
     std::string why = error.what();
@@ -82,6 +103,7 @@ RowProblem ParseJson(std::string_view line, Json* row) {
     return Problem(RowError::kMalformedJson,
                    absl::StrCat("malformed JSON, ", why, "; write one JSON object a line"));
   }
+  if (!problem.empty()) return Problem(RowError::kMalformedJson, problem);
   if (!row->is_object()) {
     return Problem(RowError::kNotAnObject, "not a JSON object; write one JSON object a line");
   }
@@ -172,6 +194,9 @@ RowProblem CheckContent(const Json& message, const std::string& where, bool requ
   if (!it->is_array()) {
     return BadField(
         absl::StrCat(where, " has a \"content\" that is neither a string nor a list of parts"));
+  }
+  if (it->empty()) {
+    return BadField(absl::StrCat(where, " has an empty list as its \"content\"; write a text"));
   }
   for (const Json& part : *it) {
     const bool text = part.is_object() && part.value("type", Json("text")) == "text" &&

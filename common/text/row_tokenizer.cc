@@ -4,7 +4,9 @@
 
 #include "absl/strings/str_cat.h"
 #include "common/text/dataset.h"
+#include "common/text/find.h"
 #include "common/text/jinja/unicode.h"
+#include "common/text/jinja/value.h"
 #include "common/text/row_parser.h"
 #include "common/text/tokenizer.h"
 
@@ -62,6 +64,63 @@ bool DecodeArguments(Json* messages) {
 // What a message calls a tool with.
 constexpr const char* kCallKeys[] = {"tool_calls", "function_call"};
 
+// What a data set's bytes pay for of the chat template's steps. Real templates take some
+// tens of steps a message, and some hundreds before the first.
+constexpr uint64_t kFirstSteps = 20'000'000;
+constexpr uint64_t kStepsPerRow = 20'000;
+constexpr uint64_t kStepsPerByte = 500;
+
+bool HasParts(const Json& message) {
+  const auto content = message.find("content");
+  return content != message.end() && content->is_array();
+}
+
+// Whether the template wrote a list of parts as Python writes lists: it knows texts only.
+bool WritesPartsAsList(const RowExample& example, const std::string& text) {
+  return std::any_of(example.messages.begin(), example.messages.end(), [&](const Json& message) {
+    return HasParts(message) &&
+           FindText(text, jinja::ToStr(jinja::Value::FromJson(message["content"]))) !=
+               std::string::npos;
+  });
+}
+
+// The parts' texts, one behind the other: what templates that know parts write.
+void JoinParts(Json* messages) {
+  for (Json& message : *messages) {
+    if (!HasParts(message)) continue;
+    std::string joined;
+    for (const Json& part : message["content"]) joined += part["text"].get<std::string>();
+    message["content"] = std::move(joined);
+  }
+}
+
+bool IsBlank(const Json& message, const char* key) {
+  const auto it = message.find(key);
+  if (it == message.end() || it->is_null()) return true;
+  if (it->is_string()) return jinja::Strip(it->get_ref<const std::string&>()).empty();
+  return it->is_array() && std::all_of(it->begin(), it->end(), [](const Json& part) {
+           return part.is_object() && IsBlank(part, "text");
+         });
+}
+
+bool HasReasoning(const Json& message) {
+  return !IsBlank(message, "reasoning_content") || !IsBlank(message, "reasoning") ||
+         !IsBlank(message, "thinking");
+}
+
+bool HasCalls(const Json& message) {
+  return std::any_of(std::begin(kCallKeys), std::end(kCallKeys), [&](const char* key) {
+    const auto calls = message.find(key);
+    return calls != message.end() && !calls->empty();
+  });
+}
+
+RowProblem TooLong(size_t length, size_t most) {
+  return Problem(RowError::kTooLong,
+                 absl::StrCat(length, " tokens, over max_seq_length ", most,
+                              "; shorten or split the row, raise max_seq_length, or set truncate"));
+}
+
 }  // namespace
 
 std::vector<uint8_t> MarkTokens(const Encoding& encoding,
@@ -82,7 +141,7 @@ int64_t TokenizedRow::targets() const {
 }
 
 RowTokenizer::RowTokenizer(std::shared_ptr<const BaseText> base, const DatasetOptions& options)
-    : base_(std::move(base)), options_(options) {}
+    : base_(std::move(base)), options_(options), template_steps_(kFirstSteps) {}
 
 LossOn RowTokenizer::Loss(DatasetFormat format) const {
   if (options_.loss_on != LossOn::kDefault) return options_.loss_on;
@@ -99,6 +158,7 @@ LossOn RowTokenizer::Loss(DatasetFormat format) const {
 RowProblem RowTokenizer::Tokenize(std::string_view line, uint64_t line_number, TokenizedRow* row) {
   *row = TokenizedRow();
   row->line = line_number;
+  template_steps_ += kStepsPerRow + kStepsPerByte * line.size();
   RowExample example;
   const RowProblem problem = ParseRow(line, format_, base_->chat_template() != nullptr, &example);
   if (format_ == DatasetFormat::kUnknown) format_ = example.format;
@@ -106,7 +166,7 @@ RowProblem RowTokenizer::Tokenize(std::string_view line, uint64_t line_number, T
   if (!example.chat) return TokenizeText(example, row);
   // Templates want the arguments of tool calls as objects; some want the text.
   RowExample decoded = example;
-  if (!DecodeArguments(&decoded.messages)) return TokenizeChat(example, row);
+  if (!DecodeArguments(&decoded.messages)) return TokenizeChat(decoded, row);
   const RowProblem as_object = TokenizeChat(decoded, row);
   if (as_object.error != RowError::kTemplate) return as_object;
   *row = TokenizedRow();
@@ -130,7 +190,10 @@ RowProblem RowTokenizer::TokenizeText(const RowExample& example, TokenizedRow* r
   std::vector<Span> spans;
   spans.push_back(loss == LossOn::kAll ? Span{0, text.size()}
                                        : Span{example.prompt.size(), text.size()});
-  if (RowProblem p = Mark(text, /*document=*/true, spans, false, row); !p.ok()) return p;
+  Encoding encoding;
+  if (RowProblem p = Encode(text, /*document=*/true, &encoding); !p.ok()) return p;
+  row->trained = MarkTokens(encoding, spans);
+  row->ids = std::move(encoding.ids);
   if (loss == LossOn::kAll) std::fill(row->trained.begin(), row->trained.end(), uint8_t{1});
   return Finish(loss, row);
 }
@@ -138,7 +201,7 @@ RowProblem RowTokenizer::TokenizeText(const RowExample& example, TokenizedRow* r
 // --- conversations
 
 absl::StatusOr<RenderedChat> RowTokenizer::Render(const RowExample& example, size_t messages,
-                                                  bool generation_prompt) const {
+                                                  bool generation_prompt) {
   ChatInput chat = base_->NewChat();
   chat.messages = Json::array();
   for (size_t i = 0; i < messages; ++i) chat.messages.push_back(example.messages[i]);
@@ -147,12 +210,28 @@ absl::StatusOr<RenderedChat> RowTokenizer::Render(const RowExample& example, siz
   chat.add_generation_prompt = generation_prompt;
   chat.now = options_.now;
   chat.zone = absl::UTCTimeZone();
-  return base_->chat_template(!example.tools.is_null())->Render(chat);
+  return base_->chat_template(!example.tools.is_null())
+      ->Render(chat, RenderLimits(), &template_steps_);
+}
+
+// All of the conversation. A template that knows texts only, and not lists of parts, gets the
+// parts joined, here and from now on.
+absl::StatusOr<RenderedChat> RowTokenizer::RenderWhole(RowExample& example) {
+  const size_t count = example.messages.size();
+  absl::StatusOr<RenderedChat> whole = Render(example, count, false);
+  const bool parts = std::any_of(example.messages.begin(), example.messages.end(), HasParts);
+  if (!parts || (whole.ok() && !WritesPartsAsList(example, whole->text))) return whole;
+  RowExample joined = example;
+  JoinParts(&joined.messages);
+  absl::StatusOr<RenderedChat> again = Render(joined, count, false);
+  if (!again.ok()) return whole.ok() ? again : whole;
+  example = std::move(joined);
+  return again;
 }
 
 // A template that knows no tools leaves calls out, and what is trained is an empty answer. It
 // is known by writing the same without them.
-RowProblem RowTokenizer::FindLeftOutCall(const RowExample& example, const std::string& text) const {
+RowProblem RowTokenizer::FindLeftOutCall(const RowExample& example, const std::string& text) {
   for (size_t i = 0; i < example.messages.size(); ++i) {
     for (const char* const key : kCallKeys) {
       const auto calls = example.messages[i].find(key);
@@ -171,7 +250,7 @@ RowProblem RowTokenizer::FindLeftOutCall(const RowExample& example, const std::s
   return {};
 }
 
-RowProblem RowTokenizer::TokenizeChat(const RowExample& example, TokenizedRow* row) const {
+RowProblem RowTokenizer::TokenizeChat(RowExample& example, TokenizedRow* row) {
   const ChatTemplate* chat_template = base_->chat_template(!example.tools.is_null());
   if (chat_template == nullptr) {
     return Problem(RowError::kTemplate,
@@ -191,8 +270,13 @@ RowProblem RowTokenizer::TokenizeChat(const RowExample& example, TokenizedRow* r
                      "loss_on: all");
     }
   }
-  const absl::StatusOr<RenderedChat> whole = Render(example, count, false);
+  const absl::StatusOr<RenderedChat> whole = RenderWhole(example);
   if (!whole.ok()) return TemplateProblem(whole.status());
+  Encoding encoding;
+  if (RowProblem p = Encode(whole->text, /*document=*/false, &encoding); !p.ok()) return p;
+  // Before the turns are looked for, which renders the conversation many times.
+  const auto most = static_cast<size_t>(options_.max_seq_length);
+  if (encoding.ids.size() > most && !options_.truncate) return TooLong(encoding.ids.size(), most);
   if (RowProblem p = FindLeftOutCall(example, whole->text); !p.ok()) return p;
   std::vector<Span> spans;
   if (loss != LossOn::kAll) {
@@ -200,13 +284,45 @@ RowProblem RowTokenizer::TokenizeChat(const RowExample& example, TokenizedRow* r
   } else {
     spans.push_back(Span{0, whole->text.size()});
   }
-  const bool trim = loss == LossOn::kAssistant && !chat_template->has_generation_blocks();
-  if (RowProblem p = Mark(whole->text, /*document=*/false, spans, trim, row); !p.ok()) return p;
+  if (loss == LossOn::kAssistant && !chat_template->has_generation_blocks()) {
+    TrimAfterEndMarkers(whole->text, encoding, &spans);
+  }
+  row->trained = MarkTokens(encoding, spans);
+  row->ids = std::move(encoding.ids);
+  Warn(example, loss, row);
   return Finish(loss, row);
 }
 
+void RowTokenizer::Warn(const RowExample& example, LossOn loss, TokenizedRow* row) const {
+  const ChatTemplate& chat_template = *base_->chat_template(!example.tools.is_null());
+  const auto names = [&](std::string_view word) {
+    return FindText(chat_template.source(), word) != std::string_view::npos;
+  };
+  const bool writes_reasoning = names("reasoning") || names("thinking");
+  size_t first = 0;  // that is trained
+  if (loss == LossOn::kCompletion) {
+    first = example.prompt_messages > 0 ? example.prompt_messages : example.messages.size() - 1;
+  }
+  bool empty_turn = false;
+  bool reasoning = false;
+  for (size_t i = first; i < example.messages.size(); ++i) {
+    if (!IsAssistant(example, i) || example.trained_turns[i] == 0 || loss == LossOn::kAll) continue;
+    const Json& message = example.messages[i];
+    if (HasReasoning(message) && !writes_reasoning) {
+      reasoning = true;
+    } else if (IsBlank(message, "content") && !HasCalls(message) && !HasReasoning(message)) {
+      empty_turn = true;
+    }
+  }
+  if (empty_turn) row->warnings.push_back(RowWarning::kEmptyTurn);
+  if (!example.tools.is_null() && !names("tools")) {
+    row->warnings.push_back(RowWarning::kToolsLeftOut);
+  }
+  if (reasoning) row->warnings.push_back(RowWarning::kReasoningLeftOut);
+}
+
 RowProblem RowTokenizer::FindSpans(const RowExample& example, const RenderedChat& whole,
-                                   LossOn loss, std::vector<Span>* spans) const {
+                                   LossOn loss, std::vector<Span>* spans) {
   const size_t count = example.messages.size();
   if (loss == LossOn::kCompletion) {
     const size_t first = example.prompt_messages > 0 ? example.prompt_messages : count - 1;
@@ -254,7 +370,7 @@ RowProblem RowTokenizer::MarkedSpans(const RowExample& example, const RenderedCh
 // generation prompt, as long as growing prefixes of the conversation render to
 // growing prefixes of the text.
 RowProblem RowTokenizer::TurnSpan(const RowExample& example, size_t turn, size_t end_turn,
-                                  const std::string& whole, std::vector<Span>* spans) const {
+                                  const std::string& whole, std::vector<Span>* spans) {
   const absl::StatusOr<RenderedChat> before = Render(example, turn, true);
   if (!before.ok()) {
     return Inconsistent(absl::StrCat("the template refuses the first ", turn,
@@ -282,49 +398,39 @@ RowProblem RowTokenizer::TurnSpan(const RowExample& example, size_t turn, size_t
   return {};
 }
 
-// Tokenizes the text and marks the tokens that overlap a span. With
-// trim_after_end_marker, white space after the last special token of a span is
-// left out.
-RowProblem RowTokenizer::Mark(const std::string& text, bool document,
-                              const std::vector<Span>& given, bool trim_after_end_marker,
-                              TokenizedRow* row) const {
-  const Tokenizer& tokenizer = base_->tokenizer();
-  absl::StatusOr<Encoding> encoding =
-      document ? base_->EncodeDocument(text) : tokenizer.EncodeWithOffsets(text, false);
-  if (!encoding.ok()) {
+RowProblem RowTokenizer::Encode(const std::string& text, bool document, Encoding* encoding) const {
+  absl::StatusOr<Encoding> encoded =
+      document ? base_->EncodeDocument(text) : base_->tokenizer().EncodeWithOffsets(text, false);
+  if (!encoded.ok()) {
     return Problem(RowError::kBadField,
-                   absl::StrCat("the row can't be tokenized: ", encoding.status().message()));
+                   absl::StrCat("the row can't be tokenized: ", encoded.status().message()));
   }
-  const auto& offsets = encoding->offsets;
-  std::vector<Span> spans = given;
-  if (trim_after_end_marker) {
-    size_t token = 0;
-    for (auto& [begin, end] : spans) {
-      size_t marker_end = 0;
-      for (; token < offsets.size() && offsets[token].first < end; ++token) {
-        if (offsets[token].first >= begin && tokenizer.IsSpecial(encoding->ids[token]))
-          marker_end = offsets[token].second;
-      }
-      if (marker_end == 0 || marker_end > end) continue;
-      const std::string_view rest = std::string_view(text).substr(marker_end, end - marker_end);
-      if (jinja::Strip(rest).empty()) end = marker_end;
-    }
-  }
-  row->trained = MarkTokens(*encoding, spans);
-  row->ids = std::move(encoding->ids);
+  *encoding = *std::move(encoded);
   return {};
+}
+
+// Leaves out white space after the last special token of each span.
+void RowTokenizer::TrimAfterEndMarkers(const std::string& text, const Encoding& encoding,
+                                       std::vector<Span>* spans) const {
+  const auto& offsets = encoding.offsets;
+  size_t token = 0;
+  for (auto& [begin, end] : *spans) {
+    size_t marker_end = 0;
+    for (; token < offsets.size() && offsets[token].first < end; ++token) {
+      if (offsets[token].first >= begin && base_->tokenizer().IsSpecial(encoding.ids[token]))
+        marker_end = offsets[token].second;
+    }
+    if (marker_end == 0 || marker_end > end) continue;
+    const std::string_view rest = std::string_view(text).substr(marker_end, end - marker_end);
+    if (jinja::Strip(rest).empty()) end = marker_end;
+  }
 }
 
 RowProblem RowTokenizer::Finish(LossOn loss, TokenizedRow* row) const {
   const auto most = static_cast<size_t>(options_.max_seq_length);
   const size_t length = row->ids.size();
   if (length > most) {
-    if (!options_.truncate) {
-      return Problem(
-          RowError::kTooLong,
-          absl::StrCat(length, " tokens, over max_seq_length ", most,
-                       "; shorten or split the row, raise max_seq_length, or set truncate"));
-    }
+    if (!options_.truncate) return TooLong(length, most);
     row->ids.resize(most);
     row->trained.resize(most);
     row->truncated = true;

@@ -1,5 +1,6 @@
 #include "common/text/text_piece.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "common/text/unicode.h"
@@ -25,49 +26,61 @@ Origin TextPiece::OriginAt(size_t i) const {
   return {begin, begin + static_cast<uint32_t>(Utf8Length(text[i]))};
 }
 
-Rewriter::Rewriter(const TextPiece& from) : from_(from) {
-  text_.reserve(from.text.size() + 16);
-  origins_.reserve(from.text.size() + 16);
+TextArena::TextArena(size_t input_bytes)
+    : left_(std::clamp(input_bytes * 64, size_t{1} << 20, size_t{1} << 30)) {}
+
+void TextArena::KeepNewest(size_t count) {
+  if (texts_.size() < count + 2) return;
+  const auto first = texts_.begin() + static_cast<ptrdiff_t>(count);
+  for (auto text = first; text + 1 != texts_.end(); ++text) left_ += (*text)->bytes();
+  texts_.erase(first, texts_.end() - 1);
+}
+
+Rewriter::Rewriter(const TextPiece& from, TextArena& arena)
+    : from_(from), arena_(arena), made_(std::make_unique<TextArena::Text>()) {
+  if (!Fits(from.text.size())) return;
+  made_->text.reserve(from.text.size() + 16);
+  made_->origins.reserve(from.text.size() + 16);
+}
+
+bool Rewriter::Fits(size_t more_bytes) {
+  // Bytes of a text cost what they and their origins take.
+  if (made_->text.size() + more_bytes > arena_.left_ / (1 + sizeof(Origin))) too_large_ = true;
+  return !too_large_;
 }
 
 void Rewriter::Keep(size_t begin, size_t end) {
-  if (begin == end || too_large_) return;
-  if (text_.size() + (end - begin) > TextArena::kMaxTextBytes) {
-    too_large_ = true;
-    return;
-  }
-  text_.append(from_.text.substr(begin, end - begin));
+  if (begin == end || !Fits(end - begin)) return;
+  made_->text.append(from_.text.substr(begin, end - begin));
+  auto& origins = made_->origins;
   if (from_.origins != nullptr) {
-    origins_.insert(origins_.end(), from_.origins + begin, from_.origins + end);
+    origins.insert(origins.end(), from_.origins + begin, from_.origins + end);
     return;
   }
   for (size_t i = begin; i < end;) {
     const size_t length = Utf8Length(from_.text[i]);
     const auto at = static_cast<uint32_t>(from_.base + i);
-    origins_.insert(origins_.end(), length, Origin{at, at + static_cast<uint32_t>(length)});
+    origins.insert(origins.end(), length, Origin{at, at + static_cast<uint32_t>(length)});
     i += length;
   }
 }
 
 void Rewriter::Insert(std::string_view text, Origin origin) {
-  if (too_large_) return;
-  if (text_.size() + text.size() > TextArena::kMaxTextBytes) {
-    too_large_ = true;
-    return;
-  }
-  text_.append(text);
-  origins_.insert(origins_.end(), text.size(), origin);
+  if (!Fits(text.size())) return;
+  made_->text.append(text);
+  made_->origins.insert(made_->origins.end(), text.size(), origin);
 }
 
-absl::Status Rewriter::Finish(TextArena& arena, TextPiece& piece) {
+absl::Status Rewriter::Finish(TextPiece& piece) {
   if (too_large_) {
     return absl::ResourceExhaustedError(
-        "tokenizer: normalizing the text makes it longer than 2 GiB; encode it in smaller parts");
+        "tokenizer: its normalizer makes this text many times longer; encode it in smaller parts, "
+        "or use a base whose tokenizer.json doesn't");
   }
-  arena.texts_.push_back(std::move(text_));
-  arena.origins_.push_back(std::move(origins_));
-  piece.text = arena.texts_.back();
-  piece.origins = arena.origins_.back().data();
+  arena_.left_ -= made_->bytes();
+  piece.text = made_->text;
+  piece.origins = made_->origins.data();
+  arena_.texts_.push_back(std::move(made_));
   return absl::OkStatus();
 }
 

@@ -7,7 +7,7 @@
 #pragma once
 
 #include <cstdint>
-#include <deque>
+#include <memory>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -34,34 +34,47 @@ struct TextPiece {
   Origin OriginAt(size_t i) const;
 };
 
-// Owns what pieces of one Encode call point to.
+// Owns what pieces of one Encode call point to, and bounds it, so that a tokenizer.json
+// whose normalizer multiplies the text can't take all memory.
 class TextArena {
  public:
-  // A rewritten text may not grow past this.
-  static constexpr size_t kMaxTextBytes = size_t{2} << 30;
+  // For an input of so many bytes: 64 times as many, at least 1 MiB and at most 1 GiB.
+  explicit TextArena(size_t input_bytes);
 
-  friend class Rewriter;
+  // How many rewritten texts it holds; and frees all but the newest of those behind the
+  // first `count`, which nothing may point to any more.
+  size_t size() const { return texts_.size(); }
+  void KeepNewest(size_t count);
 
  private:
-  std::deque<std::string> texts_;
-  std::deque<std::vector<Origin>> origins_;
+  friend class Rewriter;
+  struct Text {
+    std::string text;
+    std::vector<Origin> origins;
+    size_t bytes() const { return text.size() + origins.size() * sizeof(Origin); }
+  };
+  std::vector<std::unique_ptr<Text>> texts_;
+  size_t left_;  // bytes of texts and their tables that may still be made
 };
 
 // Writes a new text for a piece, left to right.
 class Rewriter {
  public:
-  explicit Rewriter(const TextPiece& from);
+  Rewriter(const TextPiece& from, TextArena& arena);
   // Copies the bytes [begin, end) of the old text.
   void Keep(size_t begin, size_t end);
   // Writes `text`, which came from `origin`.
   void Insert(std::string_view text, Origin origin);
-  // The new piece, at the old one's place. Errors: kResourceExhausted when it grew too large.
-  absl::Status Finish(TextArena& arena, TextPiece& piece);
+  // The new piece, at the old one's place. Errors: kResourceExhausted when the arena has no
+  // room for it.
+  absl::Status Finish(TextPiece& piece);
 
  private:
+  bool Fits(size_t more_bytes);
+
   const TextPiece from_;
-  std::string text_;
-  std::vector<Origin> origins_;
+  TextArena& arena_;
+  std::unique_ptr<TextArena::Text> made_;
   bool too_large_ = false;
 };
 

@@ -16,8 +16,8 @@ namespace {
 class Sequence final : public TokenDecoder {
  public:
   explicit Sequence(std::vector<std::unique_ptr<TokenDecoder>> steps) : steps_(std::move(steps)) {}
-  void Apply(std::vector<std::string>& tokens) const override {
-    for (const auto& step : steps_) step->Apply(tokens);
+  void Apply(std::vector<std::string>& tokens, size_t max_bytes) const override {
+    for (const auto& step : steps_) step->Apply(tokens, max_bytes);
   }
 
  private:
@@ -26,7 +26,7 @@ class Sequence final : public TokenDecoder {
 
 class ByteLevel final : public TokenDecoder {
  public:
-  void Apply(std::vector<std::string>& tokens) const override {
+  void Apply(std::vector<std::string>& tokens, size_t) const override {
     std::string bytes;
     for (const std::string& token : tokens) {
       const size_t before = bytes.size();
@@ -48,7 +48,7 @@ class Metaspace final : public TokenDecoder {
  public:
   Metaspace(std::string replacement, bool drops_first)
       : replacement_(std::move(replacement)), drops_first_(drops_first) {}
-  void Apply(std::vector<std::string>& tokens) const override {
+  void Apply(std::vector<std::string>& tokens, size_t) const override {
     for (size_t i = 0; i < tokens.size(); ++i) {
       std::string out;
       const std::string_view token = tokens[i];
@@ -73,7 +73,8 @@ class Replace final : public TokenDecoder {
  public:
   Replace(TextPattern pattern, std::string content)
       : pattern_(std::move(pattern)), content_(std::move(content)) {}
-  void Apply(std::vector<std::string>& tokens) const override {
+  void Apply(std::vector<std::string>& tokens, size_t max_bytes) const override {
+    size_t grown = 0;  // bytes over what was there
     for (std::string& token : tokens) {
       std::string out;
       size_t kept = 0;
@@ -81,9 +82,11 @@ class Replace final : public TokenDecoder {
       pattern_
           .ForEachMatch(token,
                         [&](size_t begin, size_t end) {
+                          if (grown + content_.size() > max_bytes) return;
                           out.append(token, kept, begin - kept);
                           out.append(content_);
                           kept = end;
+                          if (content_.size() > end - begin) grown += content_.size();
                         })
           .IgnoreError();
       out.append(token, kept);
@@ -99,7 +102,7 @@ class Replace final : public TokenDecoder {
 // Runs of <0xEF> become the text of their bytes, or U+FFFD each if it is none.
 class ByteFallback final : public TokenDecoder {
  public:
-  void Apply(std::vector<std::string>& tokens) const override {
+  void Apply(std::vector<std::string>& tokens, size_t) const override {
     std::vector<std::string> out;
     std::string run;
     const auto flush = [&] {
@@ -136,7 +139,7 @@ class ByteFallback final : public TokenDecoder {
 
 class Fuse final : public TokenDecoder {
  public:
-  void Apply(std::vector<std::string>& tokens) const override {
+  void Apply(std::vector<std::string>& tokens, size_t) const override {
     std::string all;
     for (const std::string& token : tokens) all.append(token);
     tokens.assign(1, std::move(all));
@@ -148,7 +151,7 @@ class Strip final : public TokenDecoder {
  public:
   Strip(std::string content, size_t start, size_t stop)
       : content_(std::move(content)), start_(start), stop_(stop) {}
-  void Apply(std::vector<std::string>& tokens) const override {
+  void Apply(std::vector<std::string>& tokens, size_t) const override {
     for (std::string& token : tokens) {
       std::string_view rest = token;
       size_t cut = 0;
@@ -168,7 +171,7 @@ class Strip final : public TokenDecoder {
 class EndOfWord final : public TokenDecoder {
  public:
   explicit EndOfWord(std::string suffix) : suffix_(std::move(suffix)) {}
-  void Apply(std::vector<std::string>& tokens) const override {
+  void Apply(std::vector<std::string>& tokens, size_t) const override {
     for (size_t i = 0; i < tokens.size(); ++i) {
       std::string out;
       size_t kept = 0;
@@ -207,8 +210,13 @@ absl::StatusOr<std::unique_ptr<TokenDecoder>> ParseStrip(const JsonView& json) {
   return std::make_unique<Strip>(content, static_cast<size_t>(start), static_cast<size_t>(stop));
 }
 
-absl::StatusOr<std::unique_ptr<TokenDecoder>> ParseAtDepth(const JsonView& json, int depth) {
+// Each reads the whole text; real files have under ten.
+constexpr int kMaxSteps = 64;
+
+absl::StatusOr<std::unique_ptr<TokenDecoder>> ParseAtDepth(const JsonView& json, int depth,
+                                                           int& steps_seen) {
   if (depth > 8) return json.Unsupported("sequences nested over 8 deep");
+  if (++steps_seen > kMaxSteps) return json.Unsupported(absl::StrCat("over ", kMaxSteps, " steps"));
   ASSIGN_OR_RETURN(const std::string type, json.GetString("type"));
   if (type == "Sequence") {
     ASSIGN_OR_RETURN(const JsonView list, json.Get("decoders"));
@@ -216,7 +224,7 @@ absl::StatusOr<std::unique_ptr<TokenDecoder>> ParseAtDepth(const JsonView& json,
     std::vector<std::unique_ptr<TokenDecoder>> steps;
     for (size_t i = 0; i < list.size(); ++i) {
       ASSIGN_OR_RETURN(const JsonView element, list.At(i));
-      ASSIGN_OR_RETURN(auto step, ParseAtDepth(element, depth + 1));
+      ASSIGN_OR_RETURN(auto step, ParseAtDepth(element, depth + 1, steps_seen));
       steps.push_back(std::move(step));
     }
     return std::make_unique<Sequence>(std::move(steps));
@@ -245,7 +253,8 @@ absl::StatusOr<std::unique_ptr<TokenDecoder>> ParseAtDepth(const JsonView& json,
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<TokenDecoder>> ParseTokenDecoder(const JsonView& json) {
-  return ParseAtDepth(json, 0);
+  int steps_seen = 0;
+  return ParseAtDepth(json, 0, steps_seen);
 }
 
 }  // namespace tundra

@@ -2,6 +2,7 @@
 // tokens back into text. Each step maps a list of strings to a list of strings.
 #pragma once
 
+#include <cstddef>
 #include <memory>
 #include <string>
 #include <vector>
@@ -15,7 +16,8 @@ namespace tundra {
 class TokenDecoder {
  public:
   virtual ~TokenDecoder() = default;
-  virtual void Apply(std::vector<std::string>& tokens) const = 0;
+  // No step makes more than max_bytes of new text; what it would have replaced stays then.
+  virtual void Apply(std::vector<std::string>& tokens, size_t max_bytes) const = 0;
 };
 
 // Supported: Sequence, ByteLevel, Metaspace, Replace, ByteFallback, Fuse, Strip,

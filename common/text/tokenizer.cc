@@ -94,7 +94,7 @@ absl::Status Tokenizer::EncodeInto(std::string_view utf8, bool add_special_token
     return absl::InvalidArgumentError(absl::StrCat(
         "tokenizer: the text is not valid UTF-8 at byte ", valid, "; convert it to UTF-8"));
   }
-  TextArena arena;
+  TextArena arena(utf8.size());
   std::vector<TextPiece> pieces;
   RETURN_IF_ERROR(CutAddedTokens(*parts_, utf8, arena, pieces));
   if (parts_->pre_tokenizer != nullptr)
@@ -143,7 +143,10 @@ std::string Tokenizer::Decode(absl::Span<const int32_t> ids, bool skip_special_t
     for (size_t i = 0; i < tokens.size(); ++i) absl::StrAppend(&text, i == 0 ? "" : " ", tokens[i]);
     return text;
   }
-  parts_->decoder->Apply(tokens);
+  // A decoder undoes what a normalizer did; one that multiplies the text is stopped.
+  size_t bytes = 4096;
+  for (const std::string& token : tokens) bytes += 16 * token.size();
+  parts_->decoder->Apply(tokens, bytes);
   for (const std::string& part : tokens) text.append(part);
   return text;
 }

@@ -43,7 +43,7 @@ class Tokenizer {
  public:
   // Largest tokenizer.json read, and largest text encoded in one call.
   static constexpr size_t kMaxJsonBytes = size_t{256} << 20;
-  static constexpr size_t kMaxTextBytes = size_t{1} << 30;
+  static constexpr size_t kMaxTextBytes = size_t{64} << 20;
 
   // `tokenizer_json` are the bytes of the file, `name` its path, for messages.
   // Errors: kInvalidArgument (malformed or inconsistent) and kUnimplemented (a
@@ -59,7 +59,8 @@ class Tokenizer {
   // post-processor adds its own (BOS, EOS) around them.
   // Errors: kInvalidArgument when `utf8` is not valid UTF-8 (with the offset of
   // the first bad byte) or longer than kMaxTextBytes; kResourceExhausted when a
-  // regular expression of the file runs away on this text.
+  // regular expression of the file runs away on this text, or its normalizer multiplies it;
+  // kCancelled when the work is no longer wanted (common/interrupt.h).
   absl::StatusOr<std::vector<int32_t>> Encode(std::string_view utf8, bool add_special_tokens) const;
 
   // As Encode, with the place of every token in `utf8`.

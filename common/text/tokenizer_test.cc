@@ -8,6 +8,7 @@
 #include <chrono>
 #include <nlohmann/json.hpp>
 #include <thread>
+#include <tuple>
 
 #include "common/text/onig_regex.h"
 #include "common/text/unicode.h"
@@ -177,6 +178,37 @@ TEST(TokenizerTest, EncodesAMegabyteWithoutABlank) {
   file["pre_tokenizer"] = {{"type", "ByteLevel"}, {"add_prefix_space", false}};
   Encode(*Make(file), std::string(1 << 20, ' ') + "a");
   EXPECT_LT(std::chrono::steady_clock::now() - start, std::chrono::seconds(120));
+}
+
+TEST(TokenizerTest, RefusesNormalizersThatMultiplyTheText) {
+  json file = SmallFile();
+  const json doubling = {{"type", "Replace"}, {"pattern", {{"String", "a"}}}, {"content", "aa"}};
+  file["normalizer"] = {{"type", "Sequence"}, {"normalizers", json::array()}};
+  for (int i = 0; i < 40; ++i) file["normalizer"]["normalizers"].push_back(doubling);
+  // The same in reverse: a token's text may not grow without end either.
+  file["decoder"] = {{"type", "Sequence"}, {"decoders", file["normalizer"]["normalizers"]}};
+  const auto tokenizer = Make(file);
+  ASSERT_NE(tokenizer, nullptr);
+  const auto ids = tokenizer->Encode("abc", true);
+  EXPECT_EQ(ids.status().code(), absl::StatusCode::kResourceExhausted) << ids.status();
+  EXPECT_LT(tokenizer->Decode({0, 1}, false).size(), 1u << 20);
+  // What doubles once is let through, also where a step before it halved the memory left.
+  file["normalizer"]["normalizers"] = {doubling, {{"type", "NFC"}}, {{"type", "Lowercase"}}};
+  const auto mild = Make(file);
+  ASSERT_NE(mild, nullptr);
+  EXPECT_EQ(Encode(*mild, std::string(100'000, 'a')).size(), 200'000u);
+}
+
+TEST(TokenizerTest, RefusesPipelinesWithoutEnd) {
+  for (const auto& [key, list, step] :
+       {std::tuple{"normalizer", "normalizers", json{{"type", "NFC"}}},
+        std::tuple{"pre_tokenizer", "pretokenizers", json{{"type", "Whitespace"}}},
+        std::tuple{"decoder", "decoders", json{{"type", "Fuse"}}}}) {
+    json file = SmallFile();
+    file[key] = {{"type", "Sequence"}, {list, json::array()}};
+    for (int i = 0; i < 1'000; ++i) file[key][list].push_back(step);
+    ExpectRefused(file.dump(), absl::StatusCode::kUnimplemented, {key, "over 64 steps"});
+  }
 }
 
 TEST(TokenizerTest, GivesTheSameIdsFromManyThreads) {

@@ -182,7 +182,7 @@ absl::Status Normalize(NormalizationForm form, TextArena& arena, TextPiece& piec
   const std::string_view text = piece.text;
   if (SurelyNormalized(form, text)) return absl::OkStatus();
   ClusterNormalizer normalizer(form);
-  Rewriter rewriter(piece);
+  Rewriter rewriter(piece, arena);
   size_t kept = 0;  // text[kept, begin) is unchanged and not yet written
   bool changed = false;
   for (size_t begin = 0; begin < text.size();) {
@@ -198,7 +198,7 @@ absl::Status Normalize(NormalizationForm form, TextArena& arena, TextPiece& piec
   }
   if (!changed) return absl::OkStatus();
   rewriter.Keep(kept, text.size());
-  return rewriter.Finish(arena, piece);
+  return rewriter.Finish(piece);
 }
 
 }  // namespace tundra

@@ -56,6 +56,7 @@ class Validator {
   RowTokenizer rows_;
   const size_t preview_rows_;
   DatasetReport report_;
+  std::map<RowWarning, uint64_t> odd_rows_;
   absl::flat_hash_map<uint64_t, uint64_t> seen_;  // hash of a line → its number
 };
 
@@ -104,6 +105,11 @@ void Validator::Line(const DatasetLine& line) {
     Warn(absl::StrCat(name_, ":", line.number, ": cut to max_seq_length ", options_.max_seq_length,
                       " tokens; its end is not trained on"));
   }
+  for (const RowWarning warning : row.warnings) {
+    if (odd_rows_[warning]++ == 0) {
+      Warn(absl::StrCat(name_, ":", line.number, ": ", std::string(RowWarningText(warning))));
+    }
+  }
   if (report_.preview.size() < preview_rows_)
     report_.preview.push_back(Preview(row, base_->tokenizer()));
 }
@@ -120,6 +126,9 @@ DatasetReport Validator::Finish(const absl::Status& read) {
     Warn(absl::StrCat(report_.duplicate_rows, " rows repeat earlier ones"));
   if (report_.truncated_rows > 1)
     Warn(absl::StrCat(report_.truncated_rows, " rows are cut to max_seq_length"));
+  for (const auto& [warning, rows] : odd_rows_) {
+    if (rows > 1) Warn(absl::StrCat(rows, " rows: ", std::string(RowWarningText(warning))));
+  }
   return std::move(report_);
 }
 
@@ -137,6 +146,7 @@ absl::StatusOr<DatasetReport> ValidateDataset(std::string_view bytes, const std:
     validator.Line(line);
     return true;
   });
+  if (absl::IsCancelled(read)) return read;
   return validator.Finish(read);
 }
 

@@ -52,7 +52,8 @@ struct DatasetReport {
 // `bytes` may be plain, gzip or zstd (a mapped file does well). `name` is the
 // file's name in messages. preview_rows: how many first rows to show as tokens.
 // Problems of the data are in the report; an error status means the report could
-// not be made (kInvalidArgument: options out of range).
+// not be made (kInvalidArgument: options out of range; kCancelled: no longer wanted,
+// common/interrupt.h).
 absl::StatusOr<DatasetReport> ValidateDataset(std::string_view bytes, const std::string& name,
                                               std::shared_ptr<const BaseText> base,
                                               const DatasetOptions& options, int preview_rows = 0);

@@ -7,6 +7,7 @@
 #include <type_traits>
 
 #include "absl/status/statusor.h"
+#include "common/interrupt.h"
 #include "coordinator/api/context.h"
 #include "coordinator/api/errors.h"
 
@@ -32,9 +33,17 @@ inline absl::Status Busy() {
   return absl::UnavailableError("the coordinator is busy or stops; try again in a moment");
 }
 
+// fn(), whose long work is given up when the client has gone or the server stops. The call must
+// not be finished before it returns.
+template <typename Fn>
+auto RunForCaller(grpc::CallbackServerContext* call, Fn& fn) {
+  const InterruptScope scope([call] { return call->IsCancelled(); });
+  return fn();
+}
+
 // fn() returns absl::StatusOr<Response>, or absl::Status for an empty response.
 // The request and *response live until the call is finished. Runs on context->executor unless
-// another is given.
+// another is given. Long work in fn is given up (common/interrupt.h) when the client has gone.
 template <typename Response, typename Fn>
 grpc::ServerUnaryReactor* RunUnary(const Context* context, std::string_view method,
                                    grpc::CallbackServerContext* call, Response* response, Fn fn,
@@ -47,8 +56,8 @@ grpc::ServerUnaryReactor* RunUnary(const Context* context, std::string_view meth
     reactor->Finish(out);
   };
   if (executor == nullptr) executor = context->executor;
-  const bool queued = executor->TryRun([finish, response, fn]() mutable {
-    auto result = fn();
+  const bool queued = executor->TryRun([call, finish, response, fn]() mutable {
+    auto result = RunForCaller(call, fn);
     if constexpr (std::is_same_v<decltype(result), absl::Status>) {
       finish(result);
     } else {

@@ -16,9 +16,10 @@ namespace {
 constexpr int64_t kMaxDatasetBytes = int64_t{64} << 30;
 constexpr int32_t kDefaultSeqLength = 2048;
 // Part of the cache's key: raise it when validation judges differently.
-constexpr int kReportVersion = 2;
+constexpr int kReportVersion = 3;
 constexpr size_t kMostReportBytes = size_t{2} << 20;
 constexpr char kUploadMethod[] = "UploadDataset";
+constexpr char kNeedsValidation[] = "tundra/needs-validation";
 
 absl::Status CheckMetadata(const v1::UploadDatasetRequest::Metadata& m) {
   Violations v;
@@ -37,6 +38,10 @@ absl::Status CheckMetadata(const v1::UploadDatasetRequest::Metadata& m) {
 }
 
 }  // namespace
+
+bool NeedsValidation(const absl::Status& status) {
+  return status.GetPayload(kNeedsValidation).has_value();
+}
 
 absl::StatusOr<std::unique_ptr<Datasets::Upload>> Datasets::StartUpload(
     const v1::UploadDatasetRequest::Metadata& metadata) {
@@ -193,6 +198,11 @@ absl::StatusOr<v1::ValidationReport> Datasets::Report(const DatasetRecord& datas
     return absl::IsNotFound(report.status()) ? absl::OkStatus() : report.status();
   }));
   if (report.ok()) return report;
+  if (!options.may_validate) {
+    absl::Status later = absl::UnavailableError("the data set has yet to be validated");
+    later.SetPayload(kNeedsValidation, absl::Cord());
+    return later;
+  }
   ValidationInput input;
   ASSIGN_OR_RETURN(input.base_files, TextFiles(base));
   ASSIGN_OR_RETURN(const MappedFile file, context_->blobs->Map({dataset.dataset.sha256()}));

@@ -15,7 +15,12 @@ struct ValidationOptions {
   bool truncate = false;
   v1::LossOn loss_on = v1::ASSISTANT;
   int32_t preview_rows = 0;
+  // Whether a report that is not in the cache is made, which may take long, or refused with
+  // an error that NeedsValidation() knows.
+  bool may_validate = true;
 };
+
+bool NeedsValidation(const absl::Status& status);
 
 class Datasets {
  public:

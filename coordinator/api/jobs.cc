@@ -99,8 +99,9 @@ absl::StatusOr<Jobs::Inputs> Jobs::CheckInputs(const v1::CreateJobRequest& reque
 
 // Rows of the data set, which must be good. Needs the spec's defaults.
 absl::StatusOr<int64_t> Jobs::RequireValid(const DatasetRecord& dataset, const BaseRecord& base,
-                                           const v1::JobSpec& spec) {
+                                           const v1::JobSpec& spec, bool may_validate) {
   ValidationOptions options;
+  options.may_validate = may_validate;
   options.max_seq_length = spec.training().max_seq_length();
   options.truncate = spec.training().truncate();
   options.loss_on = spec.training().loss_on();
@@ -118,7 +119,7 @@ absl::StatusOr<int64_t> Jobs::RequireValid(const DatasetRecord& dataset, const B
   return absl::FailedPreconditionError(message);
 }
 
-absl::StatusOr<v1::Job> Jobs::Create(const v1::CreateJobRequest& request) {
+absl::StatusOr<v1::Job> Jobs::Create(const v1::CreateJobRequest& request, bool may_validate) {
   const std::string hash = HashRequest(request);
   if (!request.validate_only()) {
     ASSIGN_OR_RETURN(const std::optional<v1::Job> repeated, FindRepeated(request, hash));
@@ -135,9 +136,9 @@ absl::StatusOr<v1::Job> Jobs::Create(const v1::CreateJobRequest& request) {
   v1::JobSpec& spec = *job.mutable_spec();
   spec.set_base(inputs.base.info.base().display_name());
   FillDefaults(inputs.base.info.base(), spec);
-  ASSIGN_OR_RETURN(const int64_t rows, RequireValid(inputs.train, inputs.base, spec));
+  ASSIGN_OR_RETURN(const int64_t rows, RequireValid(inputs.train, inputs.base, spec, may_validate));
   if (inputs.validation.has_value()) {
-    RETURN_IF_ERROR(RequireValid(*inputs.validation, inputs.base, spec).status());
+    RETURN_IF_ERROR(RequireValid(*inputs.validation, inputs.base, spec, may_validate).status());
   }
   job.set_total_steps(TotalSteps(spec, rows));
   if (job.total_steps() > kMostSteps) {

@@ -16,7 +16,9 @@ class Jobs {
  public:
   explicit Jobs(const Context* context) : context_(context), datasets_(context) {}
 
-  absl::StatusOr<v1::Job> Create(const v1::CreateJobRequest& request);
+  // Without may_validate, a job whose data sets have yet to be validated, which may take long,
+  // gets an error that NeedsValidation() knows.
+  absl::StatusOr<v1::Job> Create(const v1::CreateJobRequest& request, bool may_validate = true);
   absl::StatusOr<v1::Job> Get(const v1::GetJobRequest& request);
   absl::StatusOr<v1::ListJobsResponse> List(const v1::ListJobsRequest& request);
   absl::StatusOr<v1::Job> Cancel(const v1::CancelJobRequest& request);
@@ -49,7 +51,7 @@ class Jobs {
                                                       const std::string& hash);
   absl::StatusOr<Inputs> CheckInputs(const v1::CreateJobRequest& request);
   absl::StatusOr<int64_t> RequireValid(const DatasetRecord& dataset, const BaseRecord& base,
-                                       const v1::JobSpec& spec);
+                                       const v1::JobSpec& spec, bool may_validate);
   absl::StatusOr<v1::Job> Insert(const v1::CreateJobRequest& request, const std::string& hash,
                                  v1::Job job);
   absl::StatusOr<v1::Job> SetDesired(const std::string& name, v1::DesiredState desired,

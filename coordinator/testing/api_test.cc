@@ -2,6 +2,7 @@
 #include <httplib.h>
 
 #include <cmath>
+#include <thread>
 
 #include "absl/strings/str_cat.h"
 #include "common/sha256.h"
@@ -226,6 +227,43 @@ TEST_F(ApiTest, ValidatesAgainstABaseAndCachesTheReport) {
   EXPECT_TRUE(validate().ok());
   request.set_max_seq_length(513);
   EXPECT_THAT(ViolatedFields(validate()), ElementsAre("max_seq_length"));
+}
+
+TEST_F(ApiTest, LongValidationsHoldUpNobodyAndEndWithTheirCallers) {
+  const auto worker = NewWorker("worker-1", 1);
+  v1::CreateJobRequest endless = JobRequest(1);
+  endless.mutable_job()->mutable_spec()->mutable_dataset()->set_train(Upload("ENDLESS\n"));
+  // More than there are threads of any kind.
+  constexpr int kCallers = 20;
+  std::vector<grpc::ClientContext> contexts(kCallers);
+  std::vector<std::thread> callers;
+  for (grpc::ClientContext& context : contexts) {
+    callers.emplace_back([&] {
+      v1::Job job;
+      EXPECT_EQ(jobs_->CreateJob(&context, endless, &job).error_code(),
+                grpc::StatusCode::CANCELLED);
+    });
+  }
+  // Everything else goes on, jobs whose data sets are known to be good included.
+  v1::ListJobsResponse list;
+  for (int i = 0; i < 10; ++i) {
+    grpc::ClientContext context;
+    EXPECT_TRUE(jobs_->ListJobs(&context, {}, &list).ok());
+  }
+  for (grpc::ClientContext& context : contexts) context.TryCancel();
+  for (std::thread& caller : callers) caller.join();
+  // The threads are free again.
+  const v1::Job job = Create(JobRequest(1));
+  // And one that still runs doesn't hold up the stop.
+  const auto stub = v1::JobService::NewStub(channel_);
+  std::thread last([&] {
+    grpc::ClientContext context;
+    v1::Job made;
+    EXPECT_FALSE(stub->CreateJob(&context, endless, &made).ok());
+  });
+  Restart();
+  last.join();
+  EXPECT_EQ(Get(job.name()).name(), job.name());
 }
 
 TEST_F(ApiTest, ListsBasesWithTheirWorkers) {

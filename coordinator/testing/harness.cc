@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "absl/strings/str_cat.h"
+#include "common/interrupt.h"
 #include "common/sha256.h"
 #include "common/status_test_util.h"
 #include "google/rpc/status.pb.h"
@@ -10,12 +11,17 @@
 namespace tundra::coordinator {
 namespace {
 
-// Every line is a row; a line with BAD in it is an error.
+// Every line is a row; a line with BAD in it is an error. One with ENDLESS takes until nobody
+// waits for it.
 class LineValidator : public DatasetValidator {
  public:
   absl::StatusOr<v1::ValidationReport> Validate(const ValidationInput& input) override {
     if (input.base_files.at("tokenizer.json") != kFakeTokenizer) {
       return absl::InvalidArgumentError("a wrong tokenizer");
+    }
+    if (input.bytes.find("ENDLESS") != std::string_view::npos) {
+      while (!Interrupted()) absl::SleepFor(absl::Milliseconds(1));
+      return InterruptedError();
     }
     v1::ValidationReport report;
     report.set_format("text");

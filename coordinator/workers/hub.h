@@ -27,8 +27,11 @@ class Hub {
   void Notify(const JobId& job);
 
  private:
+  static constexpr size_t kSweepFrom = 64;
+
   absl::Mutex mu_;
   std::map<JobId, std::vector<std::weak_ptr<Watcher>>> watchers_ ABSL_GUARDED_BY(mu_);
+  size_t sweep_at_ ABSL_GUARDED_BY(mu_) = kSweepFrom;  // jobs
 };
 
 }  // namespace tundra::coordinator

@@ -12,6 +12,10 @@
 // - A listening pair accepts whoever comes. So Connect ends with a barrier on each
 //   channel; its slots hash the addresses of all ranks, so that a stranger, or a
 //   rank of an older epoch, never completes it.
+// - A send is lost without a word when the peer's request for it and the peer's end come
+//   together: Gloo's thread takes it off its list, fails to write it, and nobody wakes who
+//   waits for it. So waits are woken now and then (Pulse), and one that still has nothing asks
+//   the connections that it waits for whether they live (Probe).
 // - Closing a pair wakes the peer, not the waits of this process on their buffers.
 //   Those are aborted one by one; an abort lasts for one wait, so the group's
 //   status is looked at before each.
@@ -22,10 +26,14 @@
 #include <algorithm>
 #include <atomic>
 #include <chrono>
+#include <condition_variable>
 #include <exception>
 #include <functional>
+#include <map>
 #include <mutex>
 #include <set>
+#include <stdexcept>
+#include <thread>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -44,6 +52,12 @@ using SteadyClock = std::chrono::steady_clock;
 // Sums and maxima up to this many bytes go to everybody at once: one message's
 // latency instead of 2 (size − 1).
 constexpr size_t kSmallReduceBytes = 32 << 10;
+
+constexpr std::chrono::milliseconds kPulse{500};
+
+// How long a wait for a peer that has closed goes on: what came from it, or went to it, is
+// through then, or never will be.
+constexpr std::chrono::milliseconds kGraceForClosed{1000};
 
 // Mixes value into seed (splitmix64's finaliser).
 uint64_t Mix(uint64_t seed, uint64_t value) {
@@ -100,6 +114,14 @@ class Life {
     const std::lock_guard<std::mutex> lock(mu_);
     active_.erase(buffer);
   }
+  // Waits that nothing has come for return, and look around.
+  void Wake() {
+    const std::lock_guard<std::mutex> lock(mu_);
+    for (UnboundBuffer* buffer : active_) {
+      buffer->abortWaitRecv();
+      buffer->abortWaitSend();
+    }
+  }
   // False when the group had ended already. Wakes all waits.
   bool End(const absl::Status& why) {
     const std::lock_guard<std::mutex> lock(mu_);
@@ -118,6 +140,32 @@ class Life {
   std::set<UnboundBuffer*> active_;
 };
 
+// Wakes the waits of a group now and then, from a thread of its own.
+class Pulse {
+ public:
+  explicit Pulse(Life& life)
+      : thread_([this, &life] {
+          std::unique_lock<std::mutex> lock(mu_);
+          while (!stop_changed_.wait_for(lock, kPulse, [this] { return stop_; })) life.Wake();
+        }) {}
+  ~Pulse() {
+    {
+      const std::lock_guard<std::mutex> lock(mu_);
+      stop_ = true;
+    }
+    stop_changed_.notify_all();
+    thread_.join();
+  }
+  Pulse(const Pulse&) = delete;
+  Pulse& operator=(const Pulse&) = delete;
+
+ private:
+  std::mutex mu_;
+  std::condition_variable stop_changed_;
+  bool stop_ = false;
+  std::thread thread_;  // last: it uses the others
+};
+
 // One call: its deadline, its slots, and its messages in flight. Once it is
 // destroyed, Gloo touches no memory of the caller.
 class Call {
@@ -128,21 +176,27 @@ class Call {
   Call(const Call&) = delete;
   Call& operator=(const Call&) = delete;
   ~Call() {
-    for (const auto& buffer : buffers_) life_.Remove(buffer->gloo.get());
+    for (const auto& buffer : buffers_) {
+      for (const auto& [peer, part] : buffer->peers) life_.Remove(part.gloo.get());
+    }
   }
 
-  struct Buffer {
+  // What passes between a buffer and one peer. Of its own, since Gloo doesn't tell which
+  // peer's message is through.
+  struct Part {
     std::unique_ptr<UnboundBuffer> gloo;
     size_t sends = 0;  // started and not yet waited for
     size_t receives = 0;
   };
+  struct Buffer {
+    void* data = nullptr;
+    size_t bytes = 0;
+    std::map<int, Part> peers;
+  };
 
   // Memory to send from, and to receive into unless it is const.
   Buffer& Use(const void* data, size_t bytes) {
-    auto buffer = std::make_unique<Buffer>();
-    buffer->gloo = context_.createUnboundBuffer(const_cast<void*>(data), bytes);
-    life_.Add(buffer->gloo.get());
-    buffers_.push_back(std::move(buffer));
+    buffers_.push_back(std::make_unique<Buffer>(Buffer{const_cast<void*>(data), bytes, {}}));
     return *buffers_.back();
   }
 
@@ -153,31 +207,70 @@ class Call {
   // Start to send/receive bytes [begin, end) of the buffer, in chunks. `message`
   // tells apart what one call sends from one rank to another; equal at both.
   void Send(Buffer& from, int to, uint64_t message, size_t begin, size_t end) {
+    Part& part = PartOf(from, to);
     ForChunks(message, begin, end, [&](uint64_t slot, size_t at, size_t bytes) {
-      from.gloo->send(to, slot, at, bytes);
-      from.sends++;
+      part.gloo->send(to, slot, at, bytes);
+      part.sends++;
     });
   }
   void Receive(Buffer& into, int from, uint64_t message, size_t begin, size_t end) {
+    Part& part = PartOf(into, from);
     ForChunks(message, begin, end, [&](uint64_t slot, size_t at, size_t bytes) {
-      into.gloo->recv(from, slot, at, bytes);
-      into.receives++;
+      part.gloo->recv(from, slot, at, bytes);
+      part.receives++;
     });
   }
 
   // Waits for everything started on the buffer.
   void Wait(Buffer& buffer) {
-    for (; buffer.receives > 0; buffer.receives--) {
-      life_.Check();
-      if (!buffer.gloo->waitRecv(nullptr, Left())) throw GroupEnded{};
+    for (auto& [peer, part] : buffer.peers) {
+      UnboundBuffer& gloo = *part.gloo;
+      WaitFor(peer, part.receives, [&](auto timeout) { return gloo.waitRecv(nullptr, timeout); });
     }
-    for (; buffer.sends > 0; buffer.sends--) {
-      life_.Check();
-      if (!buffer.gloo->waitSend(nullptr, Left())) throw GroupEnded{};
+    for (auto& [peer, part] : buffer.peers) {
+      UnboundBuffer& gloo = *part.gloo;
+      WaitFor(peer, part.sends, [&](auto timeout) { return gloo.waitSend(nullptr, timeout); });
     }
   }
 
  private:
+  Part& PartOf(Buffer& buffer, int peer) {
+    Part& part = buffer.peers[peer];
+    if (part.gloo == nullptr) {
+      part.gloo = context_.createUnboundBuffer(buffer.data, buffer.bytes);
+      life_.Add(part.gloo.get());
+    }
+    return part;
+  }
+
+  // wait(timeout) takes one message that is through; false when it was woken instead.
+  template <typename WaitFn>
+  void WaitFor(int peer, size_t& pending, WaitFn wait) {
+    while (pending > 0) {
+      life_.Check();
+      if (const auto closed = closed_.find(peer);
+          closed != closed_.end() && SteadyClock::now() >= closed->second + kGraceForClosed) {
+        throw std::runtime_error(absl::StrCat("rank ", peer, " closed its connection"));
+      }
+      if (wait(Left())) {
+        --pending;
+      } else {
+        Probe(peer);
+      }
+    }
+  }
+
+  // Notes it when the connection to `peer` has closed: then Gloo refuses to receive from it.
+  // Otherwise this leaves a receive behind that is never matched.
+  void Probe(int peer) {
+    if (probe_ == nullptr) probe_ = context_.createUnboundBuffer(&probed_, sizeof(probed_));
+    try {
+      probe_->recv(peer, Mix(slot_, UINT64_MAX), 0, sizeof(probed_));
+    } catch (const std::exception&) {
+      closed_.emplace(peer, SteadyClock::now());
+    }
+  }
+
   template <typename Fn>
   void ForChunks(uint64_t message, size_t begin, size_t end, Fn fn) {
     const uint64_t slot = Mix(slot_, message);
@@ -198,6 +291,10 @@ class Call {
   const uint64_t slot_;
   const size_t chunk_;
   const SteadyClock::time_point deadline_;
+  // Peers whose connection is known to have closed, and since when.
+  std::map<int, SteadyClock::time_point> closed_;
+  std::byte probed_{};
+  std::unique_ptr<UnboundBuffer> probe_;
   std::vector<std::vector<std::byte>> scratch_;  // before buffers_: dies after them
   std::vector<std::unique_ptr<Buffer>> buffers_;
 };
@@ -209,7 +306,8 @@ class GlooCollective : public Collective {
         size_(options.size),
         chunk_bytes_(options.chunk_bytes),
         group_hash_(group_hash),
-        mesh_(std::move(mesh)) {}
+        mesh_(std::move(mesh)),
+        pulse_(size_ > 1 ? std::make_unique<Pulse>(life_) : nullptr) {}
 
   int rank() const override { return rank_; }
   int size() const override { return size_; }
@@ -271,6 +369,7 @@ class GlooCollective : public Collective {
   internal::StatsCounter stats_;
   Life life_;
   Lane lanes_[kChannels];
+  const std::unique_ptr<Pulse> pulse_;
 };
 
 absl::Status GlooCollective::Run(CollectiveKind kind, size_t bytes, int root,

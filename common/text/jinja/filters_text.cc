@@ -3,6 +3,7 @@
 
 #include "common/text/jinja/builtins.h"
 #include "common/text/jinja/interpreter.h"
+#include "common/text/jinja/search.h"
 #include "common/text/jinja/unicode.h"
 
 namespace tundra::jinja {
@@ -295,10 +296,14 @@ Value StripTags(Interpreter& interpreter, const Value& input, Arguments& argumen
       {"&lt;", "<"},    {"&gt;", ">"},  {"&#34;", "\""},
       {"&quot;", "\""}, {"&#39;", "'"}, {"&amp;", "&"}};
   for (const auto& [entity, plain] : kEntities) {
-    for (size_t at = joined.find(entity); at != std::string::npos;
-         at = joined.find(entity, at + 1)) {
-      joined.replace(at, entity.size(), plain);
+    std::string undone;
+    size_t pos = 0;
+    for (size_t at = Find(joined, entity); at != std::string::npos;
+         at = Find(joined, entity, pos)) {
+      undone.append(joined, pos, at - pos).append(plain);
+      pos = at + entity.size();
     }
+    joined = undone.append(joined, pos);
   }
   return Value::String(std::move(joined));
 }

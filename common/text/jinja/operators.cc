@@ -4,6 +4,7 @@
 
 #include "common/text/jinja/builtins.h"
 #include "common/text/jinja/interpreter.h"
+#include "common/text/jinja/search.h"
 #include "common/text/jinja/unicode.h"
 
 namespace tundra::jinja {
@@ -260,8 +261,7 @@ bool Contains(const Value& container, const Value& item) {
       if (!item.is_string()) {
         Fail(Cat("'in <string>' requires string as left operand, not ", TypeName(item)));
       }
-      Budget::Work(container.text().size() / 16);
-      return container.text().find(item.text()) != std::string::npos;
+      return Find(container.text(), item.text()) != std::string::npos;
     case Kind::kDict:
       return container.dict().Find(item) != nullptr;
     case Kind::kList:

@@ -4,6 +4,7 @@
 
 #include "common/text/jinja/builtins.h"
 #include "common/text/jinja/interpreter.h"
+#include "common/text/jinja/search.h"
 #include "common/text/jinja/unicode.h"
 
 namespace tundra::jinja {
@@ -26,10 +27,11 @@ Value Mapped(Interpreter&, const Value& self, Arguments& arguments) {
 // --- strip
 
 bool IsOneOf(char32_t c, std::string_view chars) {
-  for (size_t pos = 0; pos < chars.size();) {
-    if (DecodeChar(chars, &pos) == c) return true;
-  }
-  return false;
+  size_t pos = 0;
+  bool found = false;
+  while (!found && pos < chars.size()) found = DecodeChar(chars, &pos) == c;
+  Budget::Work(pos);
+  return found;
 }
 
 Value Stripped(const Value& self, Arguments& arguments, bool left, bool right) {
@@ -112,7 +114,7 @@ Value Found(const Value& self, Arguments& arguments, bool from_right, bool fails
   const Window window = WindowOf(self, bound);
   size_t at = std::string::npos;
   const std::string_view text = std::string_view(self.text()).substr(0, window.end);
-  if (!window.empty_range) at = from_right ? text.rfind(sub) : text.find(sub, window.begin);
+  if (!window.empty_range) at = from_right ? FindLast(text, sub) : Find(text, sub, window.begin);
   if (at != std::string_view::npos && at < window.begin) at = std::string_view::npos;
   if (at != std::string_view::npos)
     return Value::Int(static_cast<int64_t>(CountChars(text.substr(0, at))));
@@ -136,8 +138,8 @@ Value Count(Interpreter&, const Value& self, Arguments& arguments) {
       std::string_view(self.text()).substr(window.begin, window.end - window.begin);
   if (sub.empty()) return Value::Int(static_cast<int64_t>(CountChars(text)) + 1);
   int64_t count = 0;
-  for (size_t at = text.find(sub); at != std::string_view::npos;
-       at = text.find(sub, at + sub.size()))
+  for (size_t at = Find(text, sub); at != std::string_view::npos;
+       at = Find(text, sub, at + sub.size()))
     ++count;
   return Value::Int(count);
 }
@@ -210,7 +212,7 @@ Value SplitBy(const Value& self, Arguments& arguments, bool from_right) {
   std::vector<Value> parts;
   std::string_view text = self.text();
   while (limit < 0 || static_cast<int64_t>(parts.size()) < limit) {
-    const size_t at = from_right ? text.rfind(separator) : text.find(separator);
+    const size_t at = from_right ? FindLast(text, separator) : Find(text, separator);
     if (at == std::string_view::npos) break;
     const std::string_view part =
         from_right ? text.substr(at + separator.size()) : text.substr(0, at);
@@ -253,7 +255,7 @@ Value Partitioned(const Value& self, Arguments& arguments, bool from_right) {
   const std::string separator = bound.Str(0, "");
   if (separator.empty()) Fail("empty separator");
   const std::string& text = self.text();
-  const size_t at = from_right ? text.rfind(separator) : text.find(separator);
+  const size_t at = from_right ? FindLast(text, separator) : Find(text, separator);
   const Value empty = Text("", self);
   if (at == std::string::npos) {
     return from_right ? Value::Tuple({empty, empty, self}) : Value::Tuple({self, empty, empty});
@@ -304,7 +306,7 @@ Value Replace(Interpreter&, const Value& self, Arguments& arguments) {
     }
   } else {
     for (; left != 0; --left) {
-      const size_t at = text.find(from, pos);
+      const size_t at = Find(text, from, pos);
       if (at == std::string::npos) break;
       out.append(text, pos, at - pos);
       out += to;

@@ -6,6 +6,7 @@
 #include <functional>
 
 #include "absl/strings/str_format.h"
+#include "common/interrupt.h"
 #include "common/text/jinja/unicode.h"
 
 namespace tundra::jinja {
@@ -80,7 +81,7 @@ Budget::~Budget() { g_budget = outer_; }
 void Budget::Step() {
   if (g_budget == nullptr) return;
   if (g_budget->steps_ == 0) throw Error{"the template runs too long (steps limit)", 0, true};
-  --g_budget->steps_;
+  if (--g_budget->steps_ % 1024 == 0 && Interrupted()) throw Error{"given up", 0, true};
 }
 
 void Budget::Work(uint64_t bytes) {

@@ -45,10 +45,14 @@ class Budget {
   Budget(const Budget&) = delete;
   Budget& operator=(const Budget&) = delete;
 
-  // Each fails with over_limit once the bound is passed.
+  // Each fails with over_limit once the bound is passed; Step also when the thread's work is
+  // no longer wanted (common/interrupt.h).
   static void Step();
   static void Work(uint64_t bytes);
   static void StringSize(uint64_t bytes);  // of one string about to be made
+
+  uint64_t steps_left() const { return steps_; }
+  uint64_t work_bytes_left() const { return work_; }
 
  private:
   uint64_t steps_;
