@@ -97,7 +97,9 @@ void LocalGroup::SendSetup(int rank, Rank& entry) {
   setup.set_base_dir(options_.base_dir);
   setup.set_precision(assignment_.precision());
   setup.set_device_kind(options_.device_kind);
-  setup.set_device_index(entry.device_index);
+  const auto index = static_cast<size_t>(entry.device_index);
+  const std::vector<int>& ordinals = options_.device_ordinals;
+  setup.set_device_ordinal(index < ordinals.size() ? ordinals[index] : entry.device_index);
   setup.set_threads(options_.threads_per_rank);
   setup.set_collective_host(options_.collective_host);
   setup.set_collective_timeout_ms(absl::ToInt64Milliseconds(options_.collective_timeout));

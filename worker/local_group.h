@@ -46,6 +46,7 @@ struct LocalGroupOptions {
   std::string base_dir;
   // "cpu".
   std::string device_kind;
+  std::vector<int> device_ordinals;  // by index; empty: the same numbers
   int threads_per_rank = 1;
   std::string collective_host;
   absl::Duration collective_timeout = absl::Seconds(60);

@@ -14,6 +14,7 @@
 #include "common/status.h"
 #include "worker/build_info.h"
 #include "worker/device/device.h"
+#include "worker/devices.h"
 #include "worker/metrics_server.h"
 #include "worker/rank.h"
 #include "worker/supervisor.h"
@@ -42,7 +43,9 @@ void AddFlags(CLI::App& app, WorkerFlags* flags) {
   app.add_option("--base-dir", flags->base_dirs,
                  "Folder that holds bases, one folder each (repeatable)")
       ->required();
-  app.add_option("--devices", flags->devices, "cpu:N for N CPU ranks, or all")
+  app.add_option("--devices", flags->devices,
+                 "cpu:N (N CPU ranks), cuda:0,2 (these GPUs), cuda (every GPU), or all "
+                 "(every GPU if there are any, else one CPU rank)")
       ->capture_default_str();
   app.add_option("--threads", flags->threads, "CPU threads over all ranks (0: every core)")
       ->capture_default_str()
@@ -79,29 +82,14 @@ void AddFlags(CLI::App& app, WorkerFlags* flags) {
                "Accept addresses beyond loopback although nothing is authenticated yet");
 }
 
-absl::StatusOr<std::vector<tundra::v1::DeviceInfo>> DescribeDevices(const WorkerFlags& flags,
-                                                                    int count, int threads) {
-  ASSIGN_OR_RETURN(const auto device,
-                   CreateCpuDevice({.threads = threads, .max_isa = flags.cpu_max_isa}));
-  std::vector<tundra::v1::DeviceInfo> devices;
-  for (int i = 0; i < count; ++i) {
-    auto& info = devices.emplace_back();
-    info.set_index(i);
-    info.set_kind("cpu");
-    info.set_name(device->name());
-    info.set_numerics_class(device->numerics_class());
-    info.set_memory_bytes(static_cast<int64_t>(device->available_bytes() /
-                                               static_cast<size_t>(count)));
-  }
-  return devices;
-}
-
 absl::Status RunSupervisor(const WorkerFlags& flags, const sigset_t& signals) {
   for (const std::string& address : {flags.coordinator, flags.http, flags.collective_host + ":0"}) {
     RETURN_IF_ERROR(CheckLoopback(address, flags.insecure));
   }
-  ASSIGN_OR_RETURN(const int count, ParseDevices(flags.devices));
-  const int threads = ThreadsPerRank(flags.threads, count);
+  ASSIGN_OR_RETURN(const DeviceChoice choice, ParseDevices(flags.devices));
+  ASSIGN_OR_RETURN(const std::vector<FoundDevice> devices,
+                   FindDevices(choice, flags.threads, flags.cpu_max_isa));
+  const int threads = ThreadsPerRank(flags.threads, static_cast<int>(devices.size()));
   const std::string data_dir =
       flags.data_dir.empty() ? DefaultDataDir() + "/worker" : flags.data_dir;
   ASSIGN_OR_RETURN(const std::string worker_id, OpenWorkerDir(data_dir));
@@ -116,7 +104,10 @@ absl::Status RunSupervisor(const WorkerFlags& flags, const sigset_t& signals) {
     if (::gethostname(host, sizeof(host) - 1) == 0) options.display_name = host;
   }
   options.data_dir = data_dir;
-  ASSIGN_OR_RETURN(options.devices, DescribeDevices(flags, count, threads));
+  for (const FoundDevice& device : devices) {
+    options.devices.push_back(device.info);
+    options.device_ordinals.push_back(device.ordinal);
+  }
   options.threads_per_rank = threads;
   options.collective_host = flags.collective_host;
   options.collective_timeout = absl::Seconds(flags.collective_timeout_s);
@@ -132,8 +123,8 @@ absl::Status RunSupervisor(const WorkerFlags& flags, const sigset_t& signals) {
     const nlohmann::json ports = {{"http", metrics->port()}, {"worker_id", worker_id}};
     RETURN_IF_ERROR(WriteFileAtomically(flags.ports_file, ports.dump() + "\n"));
   }
-  LogInfo("{}: {} devices of {} threads, coordinator {}, metrics on port {}", worker_id, count,
-          threads, flags.coordinator, metrics->port());
+  LogInfo("{}: {} x {}, {} threads each, coordinator {}, metrics on port {}", worker_id,
+          devices.size(), devices[0].info.name(), threads, flags.coordinator, metrics->port());
 
   std::thread watcher([&] {
     while (true) {
@@ -172,8 +163,8 @@ int Main(int argc, char** argv) {
   for (const int signal : {SIGTERM, SIGINT, SIGUSR1}) sigaddset(&signals, signal);
   ::pthread_sigmask(SIG_BLOCK, &signals, nullptr);
 
-  absl::Status status = InitLogging(
-      {.program = "tundra-worker", .level = flags.log_level, .json = flags.log_json});
+  absl::Status status =
+      InitLogging({.program = "tundra-worker", .level = flags.log_level, .json = flags.log_json});
   if (status.ok()) status = RunSupervisor(flags, signals);
   if (status.ok()) return 0;
   std::fprintf(stderr, "tundra-worker: %s\n", std::string(status.message()).c_str());

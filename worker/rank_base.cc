@@ -16,8 +16,8 @@ namespace tundra::worker {
 
 absl::StatusOr<std::unique_ptr<RankBase>> RankBase::Load(RankSetup setup, std::vector<Fd> fds) {
   std::unique_ptr<RankBase> base(new RankBase(std::move(setup)));
-  ASSIGN_OR_RETURN(base->device_, CreateCpuDevice({.threads = base->setup_.threads(), .max_isa = ""}));
-  ASSIGN_OR_RETURN(base->ops_, CreateCpuOps(base->device_.get()));
+  const RankSetup& s = base->setup_;
+  ASSIGN_OR_RETURN(base->device_, OpenDevice(s.device_kind(), s.device_ordinal(), s.threads()));
   ASSIGN_OR_RETURN(base->config_, ReadModelConfig(base->setup_.base_dir()));
   RETURN_IF_ERROR(base->LoadShard(std::move(fds)));
   ASSIGN_OR_RETURN(base->text_, BaseText::FromFolder(base->setup_.base_dir()));
@@ -84,7 +84,7 @@ absl::Status RankBase::Connect(const GroupPeers& peers, std::vector<Fd> shards) 
     ASSIGN_OR_RETURN(gather_, gather_bootstrap_->Connect(gather, timeout()));
     options.gather = GatherOver(gather_.get(), timeout());
   }
-  ASSIGN_OR_RETURN(weights_, WeightSource::Create(*plan_, ops_.get(), std::move(options)));
+  ASSIGN_OR_RETURN(weights_, WeightSource::Create(*plan_, ops(), std::move(options)));
   return absl::OkStatus();
 }
 
@@ -112,11 +112,11 @@ absl::Status RankBase::VerifyShard() const {
   const int fd = loaded_.has_value() ? loaded_->fd() : given_.get();
   ASSIGN_OR_RETURN(const MappedShard mapped, MappedShard::Map(fd, plan_->shard_bytes()));
   const auto bytes = mapped.bytes();
-  const std::string hash =
-      Sha256Hex({reinterpret_cast<const char*>(bytes.data()), bytes.size()});
+  const std::string hash = Sha256Hex({reinterpret_cast<const char*>(bytes.data()), bytes.size()});
   if (hash == shard_hash_) return absl::OkStatus();
   return absl::DataLossError(absl::StrCat("the resident shard of base ", setup_.base_hash(),
-                                          " changed: its hash was ", shard_hash_, " and is ", hash));
+                                          " changed: its hash was ", shard_hash_, " and is ",
+                                          hash));
 }
 
 }  // namespace tundra::worker

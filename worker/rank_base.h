@@ -12,6 +12,7 @@
 #include "common/text/base_text.h"
 #include "worker/collective/collective.h"
 #include "worker/device/device.h"
+#include "worker/devices.h"
 #include "worker/model/config.h"
 #include "worker/model/resident_shard.h"
 #include "worker/model/shard_plan.h"
@@ -35,8 +36,8 @@ class RankBase {
   int rank() const { return setup_.rank(); }
   const ModelConfig& config() const { return config_; }
   Precision precision() const;
-  Device* device() const { return device_.get(); }
-  Ops* ops() const { return ops_.get(); }
+  Device* device() const { return device_.device.get(); }
+  Ops* ops() const { return device_.ops.get(); }
   WeightSource* weights() const { return weights_.get(); }
   Collective* world() const { return world_.get(); }
   const std::shared_ptr<const BaseText>& text() const { return text_; }
@@ -60,8 +61,7 @@ class RankBase {
 
   const RankSetup setup_;
   ModelConfig config_;
-  std::unique_ptr<Device> device_;
-  std::unique_ptr<Ops> ops_;
+  OpenedDevice device_;
   std::unique_ptr<ShardPlan> plan_;
   std::shared_ptr<const BaseText> text_;
   std::optional<ResidentShard> loaded_;

@@ -197,6 +197,7 @@ std::unique_ptr<LocalGroup> Supervisor::NewGroup(const GroupAssignment& assignme
   options.worker_id = worker_id_;
   options.base_dir = base_dir;
   options.device_kind = options_.devices.empty() ? "cpu" : options_.devices[0].kind();
+  options.device_ordinals = options_.device_ordinals;
   options.threads_per_rank = options_.threads_per_rank;
   options.collective_host = options_.collective_host;
   options.collective_timeout = options_.collective_timeout;

@@ -35,6 +35,7 @@ struct SupervisorOptions {
   // Folder of this worker's own: its id, fetched blobs, checkpoints.
   std::string data_dir;
   std::vector<tundra::v1::DeviceInfo> devices;
+  std::vector<int> device_ordinals;  // of GPUs, as the driver numbers them
   int threads_per_rank = 1;
   std::string collective_host = "127.0.0.1";
   absl::Duration collective_timeout = absl::Seconds(60);

@@ -4,8 +4,6 @@
 #include <string>
 #include <vector>
 
-#include "absl/status/statusor.h"
-#include "tundra/v1/worker.pb.h"
 
 namespace tundra::worker {
 
@@ -28,15 +26,5 @@ struct WorkerFlags {
   bool log_json = false;
   bool insecure = false;
 };
-
-// How many devices of which kind "--devices" asks for: "cpu", "cpu:N", or "all"
-// (every GPU where there are any, else one CPU rank).
-// Errors: kInvalidArgument with the forms; kUnimplemented for "cuda…" in a build or
-// on a machine without it.
-absl::StatusOr<int> ParseDevices(const std::string& text);
-
-// Threads of each rank: `threads` over all ranks (0: every core), divided evenly,
-// at least 1.
-int ThreadsPerRank(int threads, int ranks);
 
 }  // namespace tundra::worker

@@ -11,8 +11,8 @@
 #include "common/status_test_util.h"
 #include "worker/base_catalog.h"
 #include "worker/metrics_server.h"
+#include "worker/devices.h"
 #include "worker/task_pool.h"
-#include "worker/worker_flags.h"
 
 namespace tundra::worker {
 namespace {
@@ -22,17 +22,20 @@ using ::testing::HasSubstr;
 using ::tundra::testing::StatusIs;
 namespace fs = std::filesystem;
 
-TEST(WorkerFlagsTest, DevicesAreCountedOrExplained) {
-  EXPECT_EQ(*ParseDevices("cpu"), 1);
-  EXPECT_EQ(*ParseDevices("cpu:3"), 3);
-  for (const char* bad : {"", "cpu:", "cpu:0", "cpu:-1", "cpu:257", "cpu:2x", "gpu:1", "cpu:99999999999"}) {
+TEST(DevicesTest, AreParsedOrTheFormsAreNamed) {
+  EXPECT_EQ(ParseDevices("cpu")->cpus, 1);
+  EXPECT_EQ(ParseDevices("cpu:3")->cpus, 3);
+  EXPECT_EQ(ParseDevices("all")->form, DeviceChoice::Form::kAll);
+  EXPECT_EQ(ParseDevices("cuda")->form, DeviceChoice::Form::kCuda);
+  EXPECT_THAT(ParseDevices("cuda:0,2")->ordinals, ::testing::ElementsAre(0, 2));
+  for (const char* bad : {"", "cpu:", "cpu:0", "cpu:-1", "cpu:257", "cpu:2x", "gpu:1", "cuda:",
+                          "cuda:x", "cuda:0,", "cuda:-1", "cuda:256", "cpu:99999999999"}) {
     EXPECT_THAT(ParseDevices(bad), StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("cpu:N")))
         << bad;
   }
-  EXPECT_THAT(ParseDevices("cuda:0"), StatusIs(absl::StatusCode::kUnimplemented, HasSubstr("cpu:N")));
 }
 
-TEST(WorkerFlagsTest, ThreadsAreDividedAndNeverNone) {
+TEST(DevicesTest, ThreadsAreDividedAndNeverNone) {
   EXPECT_EQ(ThreadsPerRank(8, 2), 4);
   EXPECT_EQ(ThreadsPerRank(1, 4), 1);
   EXPECT_GE(ThreadsPerRank(0, 1), 1);

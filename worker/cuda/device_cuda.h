@@ -35,6 +35,7 @@ class CudaStream final : public Stream {
   ~CudaStream() override;
 
   cudaStream_t handle() const { return handle_; }
+  void* native() const override { return handle_; }
   // The stream's FaultWord as kernels see it.
   uint32_t* fault() const { return device_fault_; }
 

@@ -28,6 +28,8 @@ enum class DeviceKind { kCpu, kCuda };
 class Stream {
  public:
   virtual ~Stream() = default;
+  // The driver's own handle, for libraries that take one: a cudaStream_t, null on a CPU.
+  virtual void* native() const { return nullptr; }
 };
 
 // What an operation needs besides its operands. Passed by value; owns nothing.

@@ -305,7 +305,7 @@ absl::Status Llama::Train(std::span<const Batch> batches, const AdapterView& ada
   for (const Batch& batch : batches) tokens = std::max(tokens, batch.padded_tokens());
   RETURN_IF_ERROR(EnsureArena(TrainPassBytes(config_, *adapter.layout, tokens,
                                              static_cast<int64_t>(batches.size()), recompute)));
-  RETURN_IF_ERROR(weights_->BeginPass(Uses(Goal::kTrain, adapter, recompute)));
+  RETURN_IF_ERROR(weights_->BeginPass(Uses(Goal::kTrain, adapter, recompute), stream_.get()));
   absl::Cleanup end = [this] { weights_->EndPass(); };
   std::vector<Traveller> travellers;
   travellers.reserve(batches.size());
@@ -326,7 +326,7 @@ absl::Status Llama::Losses(std::span<const Batch> batches, const AdapterView& ad
   for (const Batch& batch : batches) tokens = std::max(tokens, batch.padded_tokens());
   RETURN_IF_ERROR(EnsureArena(
       ForwardPassBytes(config_, adapter.layout, tokens, static_cast<int64_t>(batches.size()))));
-  RETURN_IF_ERROR(weights_->BeginPass(Uses(Goal::kLoss, adapter, Recompute::kNone)));
+  RETURN_IF_ERROR(weights_->BeginPass(Uses(Goal::kLoss, adapter, Recompute::kNone), stream_.get()));
   absl::Cleanup end = [this] { weights_->EndPass(); };
   std::vector<Traveller> travellers;
   RETURN_IF_ERROR(Start(batches, travellers));
@@ -345,7 +345,7 @@ absl::StatusOr<std::vector<float>> Llama::Logits(const Batch& batch, const Adapt
   const uint64_t extra = static_cast<uint64_t>(n * (config_.vocab + config_.hidden + 1) + 64) * 4;
   RETURN_IF_ERROR(
       EnsureArena(ForwardPassBytes(config_, adapter.layout, batch.padded_tokens(), 1) + extra));
-  RETURN_IF_ERROR(weights_->BeginPass(Uses(Goal::kLogits, adapter, Recompute::kNone)));
+  RETURN_IF_ERROR(weights_->BeginPass(Uses(Goal::kLogits, adapter, Recompute::kNone), stream_.get()));
   absl::Cleanup end = [this] { weights_->EndPass(); };
   std::vector<Traveller> travellers;
   RETURN_IF_ERROR(Start({&batch, 1}, travellers));

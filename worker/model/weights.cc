@@ -37,12 +37,6 @@ double SecondsSince(Clock::time_point start) {
 
 absl::StatusOr<std::unique_ptr<WeightSource>> WeightSource::Create(const ShardPlan& plan, Ops* ops,
                                                                    WeightSourceOptions options) {
-  const size_t wanted = options.gather == nullptr ? static_cast<size_t>(plan.shards()) : 1;
-  if (options.shard_fds.size() != wanted) {
-    return absl::InvalidArgumentError(absl::StrCat("a plan of ", plan.shards(), " shards needs ",
-                                                   wanted, " memories here, not ",
-                                                   options.shard_fds.size()));
-  }
   std::unique_ptr<WeightSource> source(new WeightSource(plan, ops, std::move(options)));
   RETURN_IF_ERROR(source->Init());
   return source;
@@ -50,7 +44,6 @@ absl::StatusOr<std::unique_ptr<WeightSource>> WeightSource::Create(const ShardPl
 
 WeightSource::WeightSource(const ShardPlan& plan, Ops* ops, WeightSourceOptions options)
     : plan_(plan), ops_(ops), options_(std::move(options)) {
-  network_ = options_.gather != nullptr;
   keep_ = options_.keep_prepared || plan_.shards() == 1;
 }
 
@@ -58,13 +51,17 @@ absl::Status WeightSource::Init() {
   ASSIGN_OR_RETURN(stream_, ops_->device()->CreateStream());
   ASSIGN_OR_RETURN(Arena arena, Arena::Create(ops_->device(), LargestScratchBytes()));
   scratch_ = std::make_unique<Arena>(std::move(arena));
+  for (auto& stream : given_back_) {
+    ASSIGN_OR_RETURN(stream, ops_->device()->CreateStream());
+  }
+  ASSIGN_OR_RETURN(UnitBytes bytes,
+                   UnitBytes::Create(plan_, ops_->device(), {stream_.get(), scratch_.get()},
+                                     {.shard_fds = options_.shard_fds,
+                                      .gather = options_.gather,
+                                      .gather_on_device = options_.gather_on_device}));
+  bytes_ = std::make_unique<UnitBytes>(std::move(bytes));
   absl::MutexLock lock(&mu_);
   stats_.resident_shard_bytes = plan_.shard_bytes();
-  if (network_) {
-    ASSIGN_OR_RETURN(own_, MappedShard::Map(options_.shard_fds[0], plan_.shard_bytes()));
-    return absl::OkStatus();
-  }
-  ASSIGN_OR_RETURN(mapped_, MappedBase::Map(plan_, options_.shard_fds));
   return absl::OkStatus();
 }
 
@@ -91,20 +88,18 @@ WeightSource::~WeightSource() {
   if (thread_.joinable()) thread_.join();
 }
 
-const std::byte* WeightSource::ResidentAddress(int unit) const {
-  TUNDRA_CHECK(!network_);
-  return mapped_.unit(plan_.units()[static_cast<size_t>(unit)]);
-}
+const std::byte* WeightSource::ResidentAddress(int unit) const { return bytes_->HostAddress(unit); }
 
 WeightStats WeightSource::stats() const {
   absl::MutexLock lock(&mu_);
   return stats_;
 }
 
-absl::Status WeightSource::BeginPass(std::vector<UnitUse> uses) {
+absl::Status WeightSource::BeginPass(std::vector<UnitUse> uses, Stream* consumer) {
   absl::MutexLock lock(&mu_);
   TUNDRA_CHECK(!active_) << "a pass is running";
   uses_ = std::move(uses);
+  consumer_ = consumer;
   held_ = -1;
   filled_ = 0;
   error_ = absl::OkStatus();
@@ -121,6 +116,7 @@ absl::StatusOr<const UnitView*> WeightSource::Next() {
   {
     absl::MutexLock lock(&mu_);
     TUNDRA_CHECK(active_ && held_ + 1 < static_cast<int>(uses_.size())) << "no further use";
+    if (threaded_) RETURN_IF_ERROR(GiveBack(held_));
     held = ++held_;
     if (threaded_) {
       const auto ready = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {
@@ -136,8 +132,21 @@ absl::StatusOr<const UnitView*> WeightSource::Next() {
   return &slot.view;
 }
 
+// Before the slot may be filled anew.
+absl::Status WeightSource::GiveBack(int held) {
+  if (held < 0) return absl::OkStatus();
+  return ops_->device()->Order(consumer_, given_back_[held % 2].get());
+}
+
 void WeightSource::EndPass() {
   absl::MutexLock lock(&mu_);
+  if (active_ && threaded_) {
+    // Both: the consumer may not have got to the last one's successor.
+    for (const int held : {held_ - 1, held_}) {
+      const absl::Status status = GiveBack(held);
+      if (!status.ok() && error_.ok()) error_ = status;
+    }
+  }
   active_ = false;
   const auto idle = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) { return !filling_; };
   mu_.Await(absl::Condition(&idle));
@@ -185,7 +194,7 @@ bool WeightSource::WantsPrepared(const UnitUse& use, int tensor, Direction direc
 }
 
 bool WeightSource::IsReady(const UnitUse& use) const {
-  if (network_) return false;
+  if (!bytes_->resident()) return false;
   const Unit& unit = plan_.units()[static_cast<size_t>(use.unit)];
   for (int t = 0; t < static_cast<int>(unit.tensors.size()); ++t) {
     if (unit.tensors[static_cast<size_t>(t)].type == StoredType::kF16 &&
@@ -228,35 +237,22 @@ absl::Status WeightSource::Grow(Buffer& buffer, uint64_t bytes, uint64_t WeightS
 }
 
 absl::Status WeightSource::Fill(const UnitUse& use, Slot& slot) {
-  const std::byte* bytes = nullptr;
-  if (network_) {
-    ASSIGN_OR_RETURN(bytes, Gather(use.unit, slot));
-  } else {
-    bytes = mapped_.unit(plan_.units()[static_cast<size_t>(use.unit)]);
-  }
+  const Ctx ctx{stream_.get(), scratch_.get()};
+  const int place = static_cast<int>(&slot - slots_);
+  RETURN_IF_ERROR(ops_->device()->Order(given_back_[place].get(), stream_.get()));
+  const uint64_t buffer_before = slot.gathered.size();
+  ASSIGN_OR_RETURN(const UnitBytes::Unit bytes, bytes_->Read(use.unit, ctx, slot.gathered));
   const Clock::time_point start = Clock::now();
   RETURN_IF_ERROR(Prepare(use, bytes, slot));
   absl::MutexLock lock(&mu_);
   stats_.prepare_seconds += SecondsSince(start);
+  stats_.gathered_buffer_bytes += slot.gathered.size() - buffer_before;
+  stats_.gather_bytes = bytes_->gather_bytes();
+  stats_.gather_seconds = bytes_->gather_seconds();
   return absl::OkStatus();
 }
 
-absl::StatusOr<const std::byte*> WeightSource::Gather(int index, Slot& slot) {
-  const Unit& unit = plan_.units()[static_cast<size_t>(index)];
-  RETURN_IF_ERROR(
-      Grow(slot.gathered, plan_.largest_unit_bytes(), &WeightStats::gathered_buffer_bytes));
-  const Clock::time_point start = Clock::now();
-  const uint64_t total = unit.slice_bytes * static_cast<uint64_t>(plan_.shards());
-  std::byte* all = static_cast<std::byte*>(slot.gathered.data());
-  RETURN_IF_ERROR(Annotate(options_.gather(own_.slice(unit), {all, total}), "gathering unit ",
-                           index, " of the base"));
-  absl::MutexLock lock(&mu_);
-  stats_.gather_bytes += total - unit.slice_bytes;
-  stats_.gather_seconds += SecondsSince(start);
-  return all;
-}
-
-absl::Status WeightSource::Prepare(const UnitUse& use, const std::byte* bytes, Slot& slot) {
+absl::Status WeightSource::Prepare(const UnitUse& use, const UnitBytes::Unit& bytes, Slot& slot) {
   const Unit& unit = plan_.units()[static_cast<size_t>(use.unit)];
   Buffer* storage = &slot.prepared;
   const uint64_t wanted = PreparedBytes(use);
@@ -283,16 +279,27 @@ absl::Status WeightSource::Prepare(const UnitUse& use, const std::byte* bytes, S
 }
 
 absl::StatusOr<ConstView> WeightSource::PlainView(const UnitUse& use, int tensor,
-                                                  const std::byte* bytes, Buffer& storage,
+                                                  const UnitBytes::Unit& bytes, Buffer& storage,
                                                   uint64_t* used) {
   const UnitTensor& t =
       plan_.units()[static_cast<size_t>(use.unit)].tensors[static_cast<size_t>(tensor)];
-  if (t.type != StoredType::kF16) return ViewOf(t, bytes + t.offset);
+  if (t.type != StoredType::kF16) return ViewOf(t, bytes.device + t.offset);
   if (const auto it = kept_wide_.find({use.unit, tensor}); it != kept_wide_.end())
     return it->second;
-  float* wide = reinterpret_cast<float*>(static_cast<std::byte*>(storage.data()) + *used);
+  std::byte* const wide = static_cast<std::byte*>(storage.data()) + *used;
   const int64_t n = NumElements(t.shape);
-  WidenHalf({reinterpret_cast<const uint16_t*>(bytes + t.offset), static_cast<size_t>(n)}, wide);
+  const std::span<const uint16_t> half(reinterpret_cast<const uint16_t*>(bytes.host + t.offset),
+                                       static_cast<size_t>(n));
+  if (ops_->device()->kind() == DeviceKind::kCpu) {
+    WidenHalf(half, reinterpret_cast<float*>(wide));
+  } else {
+    std::vector<float> widened(half.size());
+    WidenHalf(half, widened.data());
+    const Ctx ctx{stream_.get(), scratch_.get()};
+    RETURN_IF_ERROR(
+        ops_->device()->CopyIn(ctx, wide, widened.data(), widened.size() * sizeof(float)));
+    RETURN_IF_ERROR(ops_->device()->Synchronize(ctx));
+  }
   *used += RoundUp(static_cast<uint64_t>(n) * sizeof(float));
   const ConstView view = ViewOf(t, wide);
   if (keep_) kept_wide_[{use.unit, tensor}] = view;

@@ -1,17 +1,12 @@
 // Where a pass gets the base's weights from: unit by unit, in an order told
 // beforehand, so that the next one is made ready while one is computed with.
 //
-//   mapped    every shard of the base lies in memory of this host, and is mapped:
-//             a unit is there without a copy. An unsharded rank is the case of one
-//             shard, its own.
-//   network   this rank holds one shard; a unit is gathered from all of them, on
-//             a lane of the collective of its own, into two alternating buffers.
+// Making ready means bringing a unit's bytes to the device where they aren't there
+// already (unit_bytes.h), into two alternating buffers. It also means laying matrices out for the
+// products (PrepareWeight), in two alternating buffers of its own; where the base is not sharded
+// the laid-out weights are kept for good. A thread does both, one unit ahead of the consumer:
 //
-// Making ready also means laying matrices out for the products (PrepareWeight), in
-// two alternating buffers of its own; where the base is not sharded the laid-out
-// weights are kept for good. A thread does both, one unit ahead of the consumer:
-//
-//   source.BeginPass({{0}, {1, .forward = true}, …});
+//   source.BeginPass({{0}, {1, .forward = true}, …}, stream);
 //   for each use: ASSIGN_OR_RETURN(const UnitView* unit, source.Next());  … compute …
 //   source.EndPass();
 //
@@ -20,10 +15,8 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <functional>
 #include <map>
 #include <memory>
-#include <span>
 #include <thread>
 #include <tuple>
 #include <vector>
@@ -32,8 +25,8 @@
 #include "absl/status/statusor.h"
 #include "absl/synchronization/mutex.h"
 #include "worker/device/arena.h"
-#include "worker/model/resident_shard.h"
 #include "worker/model/shard_plan.h"
+#include "worker/model/unit_bytes.h"
 #include "worker/ops/ops.h"
 
 namespace tundra {
@@ -69,17 +62,12 @@ struct WeightStats {
   double wait_seconds = 0;
 };
 
-// all := the bytes of shard 0, of shard 1, …, `mine` being this rank's; a collective
-// call that is bounded in time (worker/train/gather.h makes one of a Collective).
-using ShardGather =
-    std::function<absl::Status(std::span<const std::byte> mine, std::span<std::byte> all)>;
-
 struct WeightSourceOptions {
   Precision precision = Precision::kF32;
-  // Mapped: the memory of every shard, by shard. Network: this rank's, alone.
+  // As in UnitBytesOptions. The gather is called by the source's thread.
   std::vector<int> shard_fds;
-  // Null for mapped. Called by the source's thread.
   ShardGather gather;
+  bool gather_on_device = false;
   // Keeps laid-out weights; default: when the base is not sharded.
   bool keep_prepared = false;
 };
@@ -97,10 +85,11 @@ class WeightSource {
 
   const ShardPlan& plan() const { return plan_; }
 
-  // Starts making the first units ready. A pass must not be running.
-  absl::Status BeginPass(std::vector<UnitUse> uses);
-  // The next use's unit; the one before is given back: work that reads it must be done.
-  // Errors: those of the collective and of memory; then only EndPass may follow.
+  // Starts making the first units ready. A pass must not be running. `consumer` is the stream
+  // on which units are read; it outlives the pass.
+  absl::Status BeginPass(std::vector<UnitUse> uses, Stream* consumer);
+  // The next use's unit; the one before is given back: it stays as it is for what the consumer's
+  // stream holds now. Errors: those of the collective and of memory; then only EndPass may follow.
   absl::StatusOr<const UnitView*> Next();
   // Ends the pass, also one that broke off (waits for a running gather to end, which
   // its timeout bounds).
@@ -127,11 +116,11 @@ class WeightSource {
   bool WantsPrepared(const UnitUse& use, int tensor, Direction direction) const;
   uint64_t PreparedBytes(const UnitUse& use) const;
   absl::Status Fill(const UnitUse& use, Slot& slot);
-  absl::StatusOr<const std::byte*> Gather(int unit, Slot& slot);
-  absl::Status Prepare(const UnitUse& use, const std::byte* bytes, Slot& slot);
+  absl::Status GiveBack(int held);
+  absl::Status Prepare(const UnitUse& use, const UnitBytes::Unit& bytes, Slot& slot);
   absl::StatusOr<FrozenWeight> PrepareOne(const UnitUse& use, int tensor, Direction direction,
                                           ConstView plain, Buffer& storage, uint64_t* used);
-  absl::StatusOr<ConstView> PlainView(const UnitUse& use, int tensor, const std::byte* bytes,
+  absl::StatusOr<ConstView> PlainView(const UnitUse& use, int tensor, const UnitBytes::Unit& bytes,
                                       Buffer& storage, uint64_t* used);
   absl::Status Grow(Buffer& buffer, uint64_t bytes, uint64_t WeightStats::*counter);
 
@@ -139,11 +128,13 @@ class WeightSource {
   Ops* const ops_;
   const WeightSourceOptions options_;
   bool keep_ = false;
-  bool network_ = false;
-  MappedBase mapped_;  // mapped sources
-  MappedShard own_;    // network sources
   std::unique_ptr<Stream> stream_;
   std::unique_ptr<Arena> scratch_;
+  std::unique_ptr<UnitBytes> bytes_;
+  // What the consumer had put on its stream when it gave the slot's unit back. Of its own,
+  // since a stream is one thread's.
+  std::unique_ptr<Stream> given_back_[2];
+  Stream* consumer_ = nullptr;  // of the pass
   // Kept weights. Touched by whoever fills: the thread, or Next when no thread is used.
   std::map<PreparedKey, FrozenWeight> kept_;
   std::map<std::pair<int, int>, ConstView> kept_wide_;

@@ -94,7 +94,7 @@ TEST(Weights, AnUnshardedSourceLaysOutOnceAndAShardedOneInTwoBuffers) {
     }
     uint64_t prepared = 0;
     for (int pass = 0; pass < 3; ++pass) {
-      TUNDRA_ASSERT_OK(base->weights->BeginPass(uses));
+      TUNDRA_ASSERT_OK(base->weights->BeginPass(uses, nullptr));
       for (size_t i = 0; i < uses.size(); ++i) {
         TUNDRA_ASSERT_OK_AND_ASSIGN(const UnitView* unit, base->weights->Next());
         EXPECT_EQ(unit->tensors.size(), static_cast<size_t>(kLayerTensors));
@@ -122,7 +122,8 @@ TEST(Weights, MatricesInAnotherTypeThanTheirLayoutAreConverted) {
                               WeightSource::Create(*base->plan, ops.get(), options));
   TUNDRA_ASSERT_OK(
       weights->BeginPass({{.unit = base->plan->layer_unit(0), .forward = true, .backward = true},
-                          {.unit = base->plan->output_unit(), .forward = true, .backward = true}}));
+                          {.unit = base->plan->output_unit(), .forward = true, .backward = true}},
+                         nullptr));
   for (int i = 0; i < 2; ++i) {
     TUNDRA_ASSERT_OK_AND_ASSIGN(const UnitView* unit, weights->Next());
     EXPECT_EQ(unit->forward.back().layout, FrozenWeight::Layout::kPrepared);
@@ -139,7 +140,7 @@ class FailingGather : public ::testing::Test {
                                 TestBase::Open(GoldenDir() + "/mha_untied/base", {.shards = 2}));
     WeightSourceOptions options;
     options.shard_fds = {base_->shards[0].fd()};
-    options.gather = [this](std::span<const std::byte> mine,
+    options.gather = [this](Stream*, std::span<const std::byte> mine,
                             std::span<std::byte> all) -> absl::Status {
       if (++calls_ == 3) return absl::UnavailableError("the peer is gone");
       EXPECT_EQ(all.size(), 2 * mine.size());
@@ -155,14 +156,14 @@ class FailingGather : public ::testing::Test {
 
 TEST_F(FailingGather, ComesOutOfNextAndTheSourceGoesOnAfterwards) {
   const std::vector<UnitUse> uses = {{.unit = 0}, {.unit = 1}, {.unit = 2}, {.unit = 3}};
-  TUNDRA_ASSERT_OK(source_->BeginPass(uses));
+  TUNDRA_ASSERT_OK(source_->BeginPass(uses, nullptr));
   TUNDRA_ASSERT_OK(source_->Next());
   TUNDRA_ASSERT_OK(source_->Next());
   EXPECT_THAT(source_->Next(),
               StatusIs(absl::StatusCode::kUnavailable,
                        ::testing::AllOf(HasSubstr("gathering unit 2"), HasSubstr("gone"))));
   source_->EndPass();
-  TUNDRA_ASSERT_OK(source_->BeginPass(uses));
+  TUNDRA_ASSERT_OK(source_->BeginPass(uses, nullptr));
   for (size_t i = 0; i < uses.size(); ++i) TUNDRA_ASSERT_OK(source_->Next());
   source_->EndPass();
   EXPECT_GT(source_->stats().gather_bytes, 0u);
@@ -172,7 +173,8 @@ TEST_F(FailingGather, ComesOutOfNextAndTheSourceGoesOnAfterwards) {
 TEST_F(FailingGather, APassMayBeLeftAtAnyPoint) {
   for (int taken = 0; taken < 3; ++taken) {
     calls_ = 10;
-    TUNDRA_ASSERT_OK(source_->BeginPass({{.unit = 0}, {.unit = 1}, {.unit = 2}, {.unit = 3}}));
+    TUNDRA_ASSERT_OK(
+        source_->BeginPass({{.unit = 0}, {.unit = 1}, {.unit = 2}, {.unit = 3}}, nullptr));
     for (int i = 0; i < taken; ++i) TUNDRA_ASSERT_OK(source_->Next());
     source_->EndPass();
   }

@@ -12,8 +12,9 @@ namespace tundra {
 // Gathers on channel kGather of a group whose rank s holds shard s. The collective
 // must outlive the result.
 inline ShardGather GatherOver(Collective* collective, absl::Duration timeout) {
-  return [=](std::span<const std::byte> mine, std::span<std::byte> all) {
-    return collective->AllGather(mine, all, {.timeout = timeout, .channel = Channel::kGather});
+  return [=](Stream* stream, std::span<const std::byte> mine, std::span<std::byte> all) {
+    return collective->AllGather(
+        mine, all, {.timeout = timeout, .channel = Channel::kGather, .stream = stream->native()});
   };
 }
 
