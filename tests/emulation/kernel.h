@@ -162,6 +162,8 @@ inline uint32_t Ballot(bool predicate) {
   return args.result;
 }
 
+inline int CountBits(uint32_t bits) { return std::popcount(bits); }
+
 inline void AtomicMax(const Pointer<uint32_t>& p, uint32_t v) { p[0] = v > p[0] ? v : p[0]; }
 inline void AtomicAdd(const Pointer<uint64_t>& p, uint64_t v) { p[0] += v; }
 

@@ -174,7 +174,7 @@ absl::Status GemmDirect(const Queue& queue, const Gemm& gemm) {
   return LaunchGemm(queue, gemm, p);
 }
 
-absl::Status GemmInPieces(Ctx ctx, const Queue& queue, const Gemm& gemm) {
+absl::Status GemmInPieces(Ctx ctx, const Queue& queue, const Gemm& gemm, size_t room_bytes) {
   const Operands p = OperandsOf(gemm);
   if (p.m == 0 || p.n == 0) return absl::OkStatus();
   if (p.k == 0) {
@@ -182,10 +182,10 @@ absl::Status GemmInPieces(Ctx ctx, const Queue& queue, const Gemm& gemm) {
   }
   const int64_t pieces = std::min(kPiecesAtOnce, (p.k + kTokenChunk - 1) / kTokenChunk);
   const int64_t row_bytes = pieces * p.n * static_cast<int64_t>(sizeof(float));
-  const int64_t fit = static_cast<int64_t>(kWorkspaceBytes) / row_bytes / kTileM * kTileM;
+  const int64_t fit = static_cast<int64_t>(room_bytes) / row_bytes / kTileM * kTileM;
   if (fit == 0) {
     return absl::ResourceExhaustedError(absl::StrCat("a product of ", p.n,
-                                                     " columns is too wide for ", kWorkspaceBytes,
+                                                     " columns is too wide for ", room_bytes,
                                                      " bytes of partial sums; use a smaller rank"));
   }
   const int64_t rows = std::min(p.m, fit);

@@ -25,7 +25,7 @@
 //   Lane(), Warp()                                     threadIdx.x % 32, threadIdx.x / 32
 //   SyncThreads()  SyncWarp() W
 //   Shuffle(v, lane) W  ShuffleXor(v, mask) W  ShuffleUp(v, n) W  ShuffleDown(v, n) W
-//   Ballot(bool) -> uint32_t W
+//   Ballot(bool) -> uint32_t W   CountBits(uint32_t) -> int
 //   AtomicMax(Pointer<uint32_t>, v)  AtomicAdd(Pointer<uint64_t>, v)      integers only
 //   CpAsync16(shared, global), CpAsync16OrZero(shared, global, valid), CpAsyncCommit(),
 //   CpAsyncWait<n>(): all but the newest n committed groups have arrived for this thread

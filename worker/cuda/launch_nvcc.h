@@ -73,6 +73,8 @@ TUNDRA_DEVICE T ShuffleDown(T v, int n) {
 }
 TUNDRA_DEVICE uint32_t Ballot(bool predicate) { return __ballot_sync(0xffffffffu, predicate); }
 
+TUNDRA_DEVICE int CountBits(uint32_t bits) { return __popc(bits); }
+
 TUNDRA_DEVICE void AtomicMax(const Pointer<uint32_t>& p, uint32_t v) { atomicMax(p.p, v); }
 TUNDRA_DEVICE void AtomicAdd(const Pointer<uint64_t>& p, uint64_t v) {
   atomicAdd(reinterpret_cast<unsigned long long*>(p.p), static_cast<unsigned long long>(v));

@@ -72,6 +72,13 @@ struct PackedRows {
   int max_length = 0;  // of one row, in tokens
 };
 
+// What each token is to predict. The host knows how many there are, and lays out the work by
+// that number; a device finds where they are.
+struct Targets {
+  ConstView ids_T;    // i32; -1 where nothing is predicted
+  int64_t count = 0;  // of those that are not -1
+};
+
 // Names the random numbers of one dropout: the mask of an element is a function of
 // these, the token's (row, position) and the column, whatever was packed beside it.
 struct DropoutKey {
@@ -248,13 +255,14 @@ class Ops {
   // loss (f64, one number) = Σ_t −log softmax(hidden_t · Wᵀ)[targets_t] over tokens with
   // targets_t >= 0 (−1 is ignored), added in order in double; and, unless dhidden is
   // View::None(), dhidden_TD = its gradient (zeros for ignored tokens). The sum, not the
-  // mean. Runs in chunks of chunk_tokens: logits are never stored whole, and bits don't
-  // depend on the chunk.
+  // mean. Runs in chunks of chunk_tokens targets: logits are never stored whole nor made for
+  // ignored tokens, and bits don't depend on the chunk.
+  // Errors: kInvalidArgument for targets outside [−1, V) or of another number than `count`.
   // w_backward may be the same plain weight.
   // Scratch: LossScratchBytes.
   virtual absl::Status CrossEntropy(Ctx ctx, ConstView hidden_TD, const FrozenWeight& w_VD_forward,
                                     const FrozenWeight& w_VD_backward, Precision precision,
-                                    ConstView targets_T, int64_t chunk_tokens, View loss,
+                                    const Targets& targets, int64_t chunk_tokens, View loss,
                                     View dhidden_TD) = 0;
   virtual size_t LossScratchBytes(int64_t chunk_tokens, const FrozenWeight& w_VD_forward,
                                   const FrozenWeight& w_VD_backward, Precision precision) const = 0;
