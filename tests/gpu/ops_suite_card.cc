@@ -24,8 +24,8 @@ std::string WhyNot() {
 std::vector<Backend> Backends() {
   if (!WhyNot().empty()) return {};
   const CudaBackendTable* table = *OpenCudaBackend();
-  return {{"cuda", [table](int /*threads*/) { return table->create_device(0); }, table->create_ops,
-           /*attention=*/false}};
+  return {
+      {"cuda", [table](int /*threads*/) { return table->create_device(0); }, table->create_ops}};
 }
 
 }  // namespace tundra::suite

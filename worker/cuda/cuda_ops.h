@@ -45,6 +45,8 @@ class CudaOps final : public Ops {
                                  ConstView out_TH, ConstView lse_TH, View dq_TH, View dk_TG,
                                  View dv_TG) override;
 
+  size_t AttentionScratchBytes(int64_t t, const AttentionParams& params) const override;
+
   size_t PreparedBytes(int64_t n, int64_t k, DType stored, Direction direction,
                        Precision precision) const override;
   absl::StatusOr<FrozenWeight> PrepareWeight(Ctx ctx, ConstView w_NK, Direction direction,

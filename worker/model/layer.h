@@ -62,6 +62,9 @@ struct LayerActs {
   std::array<View, kLoraGroups> down_TR;
 };
 
+// A layer's attention.
+AttentionParams AttentionOf(const ModelConfig& config, Precision precision);
+
 // Takes a layer's activations from the arena. Errors: kResourceExhausted.
 absl::StatusOr<LayerActs> AllocateActs(const LayerContext& context, int64_t tokens);
 // What AllocateActs takes, in bytes.

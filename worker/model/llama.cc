@@ -85,11 +85,11 @@ absl::Status Llama::EnsureArena(uint64_t bytes) {
 // The products' needs depend on how the weights are laid out, so they are asked once
 // a unit is there. Nothing lies in the scratch arena between operations.
 absl::Status Llama::EnsureScratch(const UnitView& unit, int64_t tokens, bool head) {
-  // Attention's backward; the gradient of one B.
+  // Attention; the gradient of one B.
   const int64_t widest = std::max({config_.q_width(), config_.hidden, config_.intermediate});
   size_t needed = ops_->workspace_bytes() +
-                  static_cast<size_t>(tokens * config_.heads + widest * rank_) * sizeof(float) +
-                  4 * Arena::kAlignment;
+                  ops_->AttentionScratchBytes(tokens, AttentionOf(config_, options_.precision)) +
+                  static_cast<size_t>(widest * rank_) * sizeof(float) + 4 * Arena::kAlignment;
   if (head) {
     const auto& forward = unit.forward[static_cast<size_t>(output_index_)];
     const auto& backward = unit.backward[static_cast<size_t>(output_index_)];

@@ -42,9 +42,10 @@ inline constexpr int64_t kTokenChunk = 512;
 // kSet overwrites the result, kAdd adds to it.
 enum class Write { kSet, kAdd };
 
-// The precision of a job's products with frozen weights. In kBF16 both factors are
-// rounded to bf16 and sums run in fp32, where the device can (Device::native_bf16);
-// elsewhere, and in kF32, weights are widened to f32 and the product runs in f32.
+// The precision of a job's products with frozen weights and of attention's. In kBF16 both
+// factors are rounded to bf16 and sums run in fp32, where the device can
+// (Device::native_bf16); elsewhere, and in kF32, weights are widened to f32 and the product
+// runs in f32. Attention on a CPU runs in f32 always.
 enum class Precision { kF32, kBF16 };
 
 // kForward is y = x Wᵀ, kBackward is dx = dy W.
@@ -60,12 +61,13 @@ struct AttentionParams {
   int num_kv_heads = 0;  // divides num_heads
   int head_dim = 0;      // 1 to 256
   float scale = 0;       // of the scores, usually 1/sqrt(head_dim)
+  Precision precision = Precision::kF32;
 };
 
 // Rows of the data set laid end to end in one micro-batch. offsets holds
 // num_rows + 1 increasing i32; row i is tokens [offsets[i], offsets[i+1]). Tokens
 // from offsets[num_rows] on are padding: they attend to nothing, give zeros, and get
-// zero gradients.
+// zero gradients. Offsets that are not so are kInvalidArgument.
 struct PackedRows {
   ConstView offsets;
   int num_rows = 0;
@@ -180,18 +182,22 @@ class Ops {
   // out_th = Σ_{s<=t} softmax_s(scale · q_th·k_sg) v_sg; lse_th = log Σ_s exp(scale · q_th·k_sg),
   // −inf for padding. Memory linear in length.
   // q_TH, out_TH: num_heads · head_dim columns; k, v: num_kv_heads · head_dim; lse [T, heads].
+  // Scratch: AttentionScratchBytes.
   // Source: Milakov & Gimelshein 2018, arXiv:1805.02867; Dao et al. 2022, arXiv:2205.14135.
   virtual absl::Status Attention(Ctx ctx, PackedRows rows, AttentionParams params, ConstView q_TH,
                                  ConstView k_TG, ConstView v_TG, View out_TH, View lse_TH) = 0;
 
   // dq, dk, dv (set) from dout and what Attention was given and gave. Scores are
   // recomputed in blocks.
-  // Scratch: 4 bytes · T · heads.
+  // Scratch: AttentionScratchBytes.
   // Source: Dao et al. 2022, arXiv:2205.14135, appendix B.
   virtual absl::Status AttentionBackward(Ctx ctx, PackedRows rows, AttentionParams params,
                                          ConstView dout_TH, ConstView q_TH, ConstView k_TG,
                                          ConstView v_TG, ConstView out_TH, ConstView lse_TH,
                                          View dq_TH, View dk_TG, View dv_TG) = 0;
+
+  // The most that either takes from scratch for T tokens; linear in T.
+  virtual size_t AttentionScratchBytes(int64_t t, const AttentionParams& params) const = 0;
 
   // ---- products with frozen weights -----------------------------------------------
 

@@ -44,7 +44,6 @@ struct Backend {
   // kUnimplemented where this machine lacks it; tests then skip and say so.
   std::function<absl::StatusOr<std::unique_ptr<Device>>(int threads)> make_device;
   std::function<absl::StatusOr<std::unique_ptr<Ops>>(Device*)> make_ops;
-  bool attention = true;  // whether it has Attention and AttentionBackward
 };
 std::ostream& operator<<(std::ostream& out, const Backend& backend);
 std::vector<Backend> Backends();
