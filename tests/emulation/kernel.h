@@ -20,6 +20,7 @@
 #define TUNDRA_DEVICE inline
 #define TUNDRA_BOTH inline
 #define TUNDRA_UNROLL
+#define TUNDRA_UNROLL_EIGHT
 
 namespace tundra::cuda {
 
@@ -162,6 +163,8 @@ inline uint32_t Ballot(bool predicate) {
   return args.result;
 }
 
+inline int CountBits(uint32_t bits) { return std::popcount(bits); }
+
 inline void AtomicMax(const Pointer<uint32_t>& p, uint32_t v) { p[0] = v > p[0] ? v : p[0]; }
 inline void AtomicAdd(const Pointer<uint64_t>& p, uint64_t v) { p[0] += v; }
 
@@ -182,6 +185,7 @@ void CpAsyncWait() {
 inline uint32_t Pack(float lo, float hi) {
   return static_cast<uint32_t>(ToBF16(hi).bits) << 16 | ToBF16(lo).bits;
 }
+inline float Exp2(float x) { return std::exp2(x); }
 inline uint32_t ToTf32(float x) {
   const uint32_t bits = std::bit_cast<uint32_t>(x);
   const bool finite = (bits & 0x7f800000u) != 0x7f800000u;

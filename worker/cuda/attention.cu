@@ -1,17 +1,156 @@
-// Attention: not there yet on CUDA.
-#include "worker/cuda/kernels.h"
+#include "common/status.h"
+#include "worker/cuda/attention.h"
+#include "worker/cuda/attention_kernels.h"
 
 namespace tundra::cuda {
+namespace {
 
-absl::Status CudaOps::Attention(Ctx, PackedRows, AttentionParams, ConstView, ConstView, ConstView,
-                                View, View) {
-  return absl::UnimplementedError("attention is not there yet on CUDA; use cpu devices");
+constexpr float kLog2e = 1.44269504088896341f;
+
+size_t Aligned(size_t bytes) {
+  return (bytes + Arena::kAlignment - 1) / Arena::kAlignment * Arena::kAlignment;
 }
 
-absl::Status CudaOps::AttentionBackward(Ctx, PackedRows, AttentionParams, ConstView, ConstView,
-                                        ConstView, ConstView, ConstView, ConstView, View, View,
-                                        View) {
-  return absl::UnimplementedError("attention is not there yet on CUDA; use cpu devices");
+template <typename T>
+size_t PackedBytes(int64_t tokens, int heads, int padded_dim) {
+  return Aligned(static_cast<size_t>(tokens * heads * padded_dim) * sizeof(T));
+}
+size_t StatsBytes(int64_t tokens, int heads) {
+  return Aligned(static_cast<size_t>(tokens * heads) * sizeof(TokenStats));
+}
+
+template <typename T>
+size_t ScratchBytes(int64_t tokens, const AttentionParams& params) {
+  const int padded_dim = PaddedHeadDim<T>(params.head_dim);
+  return 2 * PackedBytes<T>(tokens, params.num_heads, padded_dim) +
+         2 * PackedBytes<T>(tokens, params.num_kv_heads, padded_dim) +
+         StatsBytes(tokens, params.num_heads);
+}
+
+// Whether every head of every row begins at a 16-byte boundary.
+bool IsWide(const ConstView& x, int dim) {
+  return reinterpret_cast<uintptr_t>(x.data) % 16 == 0 && x.stride % 4 == 0 && dim % 4 == 0;
+}
+AttentionResult ResultOf(const View& x, int dim) { return {Output<float>(x), IsWide(x, dim)}; }
+
+// Takes scratch memory for packed operands piece by piece.
+template <typename T>
+class Packer {
+ public:
+  Packer(void* scratch, int64_t tokens, int dim)
+      : next_(static_cast<std::byte*>(scratch)),
+        tokens_(tokens),
+        dim_(dim),
+        padded_dim_(PaddedHeadDim<T>(dim)) {}
+
+  // The packed copy that Launch will make of x.
+  Pointer<const T> Add(const ConstView& x, int heads) {
+    const size_t bytes = PackedBytes<T>(tokens_, heads, padded_dim_);
+    items_.item[items_.count++] = {Input<float>(x), Floats(bytes), heads, IsWide(x, dim_)};
+    return PointerOf(reinterpret_cast<const T*>(Take(bytes)),
+                     static_cast<int64_t>(bytes / sizeof(T)));
+  }
+  Pointer<float> Stats(int heads) {
+    const size_t bytes = StatsBytes(tokens_, heads);
+    const Pointer<float> stats = Floats(bytes);
+    Take(bytes);
+    return stats;
+  }
+  absl::Status Launch(cudaStream_t stream) const {
+    return LaunchPack(stream, items_, dim_, padded_dim_);
+  }
+  int padded_dim() const { return padded_dim_; }
+
+ private:
+  Pointer<float> Floats(size_t bytes) const {
+    return PointerOf(reinterpret_cast<float*>(next_), static_cast<int64_t>(bytes / sizeof(float)));
+  }
+  std::byte* Take(size_t bytes) {
+    std::byte* taken = next_;
+    next_ += bytes;
+    return taken;
+  }
+
+  std::byte* next_;
+  int64_t tokens_;
+  int dim_, padded_dim_;
+  PackItems<T> items_;
+};
+
+template <typename T>
+AttentionOperands<T> OperandsOf(const PackedRows& rows, const AttentionParams& params,
+                                int64_t tokens) {
+  AttentionOperands<T> in;
+  in.offsets = PointerOf(static_cast<const int32_t*>(rows.offsets.data), rows.num_rows + 1);
+  in.num_rows = rows.num_rows;
+  in.tokens = static_cast<int>(tokens);
+  in.heads = params.num_heads;
+  in.group = params.num_heads / params.num_kv_heads;
+  in.dim = params.head_dim;
+  in.rule = {.scale = params.scale, .scale_log2e = params.scale * kLog2e};
+  return in;
+}
+
+template <typename T>
+absl::Status Forward(cudaStream_t stream, void* scratch, const PackedRows& rows,
+                     const AttentionParams& params, const ConstView& q_TH, const ConstView& k_TG,
+                     const ConstView& v_TG, const View& out_TH, const View& lse_TH) {
+  Packer<T> packer(scratch, q_TH.rows, params.head_dim);
+  AttentionOperands<T> in = OperandsOf<T>(rows, params, q_TH.rows);
+  in.q = packer.Add(q_TH, params.num_heads);
+  in.k = packer.Add(k_TG, params.num_kv_heads);
+  in.v = packer.Add(v_TG, params.num_kv_heads);
+  RETURN_IF_ERROR(packer.Launch(stream));
+  return LaunchForward(stream, in, packer.padded_dim(), ResultOf(out_TH, in.dim),
+                       Output<float>(lse_TH));
+}
+
+template <typename T>
+absl::Status Backward(cudaStream_t stream, void* scratch, const PackedRows& rows,
+                      const AttentionParams& params, const ConstView& dout_TH,
+                      const ConstView& q_TH, const ConstView& k_TG, const ConstView& v_TG,
+                      const ConstView& out_TH, const ConstView& lse_TH, const View& dq_TH,
+                      const View& dk_TG, const View& dv_TG) {
+  Packer<T> packer(scratch, q_TH.rows, params.head_dim);
+  AttentionOperands<T> in = OperandsOf<T>(rows, params, q_TH.rows);
+  in.q = packer.Add(q_TH, params.num_heads);
+  in.dout = packer.Add(dout_TH, params.num_heads);
+  in.k = packer.Add(k_TG, params.num_kv_heads);
+  in.v = packer.Add(v_TG, params.num_kv_heads);
+  RETURN_IF_ERROR(packer.Launch(stream));
+  const Pointer<float> stats = packer.Stats(params.num_heads);
+  in.stats = stats;
+  const int padded_dim = packer.padded_dim();
+  RETURN_IF_ERROR(
+      LaunchStats(stream, in, padded_dim, Input<float>(out_TH), Input<float>(lse_TH), stats));
+  RETURN_IF_ERROR(LaunchQueryGradient(stream, in, padded_dim, ResultOf(dq_TH, in.dim)));
+  return LaunchKeyGradient(stream, in, padded_dim, ResultOf(dk_TG, in.dim),
+                           ResultOf(dv_TG, in.dim));
+}
+
+}  // namespace
+
+size_t AttentionScratchBytes(int64_t tokens, const AttentionParams& params) {
+  return params.precision == Precision::kBF16 ? ScratchBytes<BF16>(tokens, params)
+                                              : ScratchBytes<float>(tokens, params);
+}
+
+absl::Status AttentionForward(cudaStream_t stream, void* scratch, const PackedRows& rows,
+                              const AttentionParams& params, ConstView q_TH, ConstView k_TG,
+                              ConstView v_TG, View out_TH, View lse_TH) {
+  if (q_TH.rows == 0) return absl::OkStatus();
+  const auto forward = params.precision == Precision::kBF16 ? Forward<BF16> : Forward<float>;
+  return forward(stream, scratch, rows, params, q_TH, k_TG, v_TG, out_TH, lse_TH);
+}
+
+absl::Status AttentionBackward(cudaStream_t stream, void* scratch, const PackedRows& rows,
+                               const AttentionParams& params, ConstView dout_TH, ConstView q_TH,
+                               ConstView k_TG, ConstView v_TG, ConstView out_TH, ConstView lse_TH,
+                               View dq_TH, View dk_TG, View dv_TG) {
+  if (q_TH.rows == 0) return absl::OkStatus();
+  const auto backward = params.precision == Precision::kBF16 ? Backward<BF16> : Backward<float>;
+  return backward(stream, scratch, rows, params, dout_TH, q_TH, k_TG, v_TG, out_TH, lse_TH, dq_TH,
+                  dk_TG, dv_TG);
 }
 
 }  // namespace tundra::cuda

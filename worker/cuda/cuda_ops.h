@@ -45,6 +45,8 @@ class CudaOps final : public Ops {
                                  ConstView out_TH, ConstView lse_TH, View dq_TH, View dk_TG,
                                  View dv_TG) override;
 
+  size_t AttentionScratchBytes(int64_t t, const AttentionParams& params) const override;
+
   size_t PreparedBytes(int64_t n, int64_t k, DType stored, Direction direction,
                        Precision precision) const override;
   absl::StatusOr<FrozenWeight> PrepareWeight(Ctx ctx, ConstView w_NK, Direction direction,
@@ -70,7 +72,7 @@ class CudaOps final : public Ops {
 
   absl::Status CrossEntropy(Ctx ctx, ConstView hidden_TD, const FrozenWeight& w_VD_forward,
                             const FrozenWeight& w_VD_backward, Precision precision,
-                            ConstView targets_T, int64_t chunk_tokens, View loss,
+                            const Targets& targets, int64_t chunk_tokens, View loss,
                             View dhidden_TD) override;
   size_t LossScratchBytes(int64_t chunk_tokens, const FrozenWeight& w_VD_forward,
                           const FrozenWeight& w_VD_backward, Precision precision) const override;

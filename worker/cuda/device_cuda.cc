@@ -25,6 +25,8 @@ const char* FaultText(Fault fault) {
       return "index of a row that the matrix lacks, at place ";
     case Fault::kPosition:
       return "position beyond the rotary table, at token ";
+    case Fault::kTargetCount:
+      return "number of targets that is not the one given, but ";
     case Fault::kTarget:
       return "target outside of the vocabulary, at token ";
     case Fault::kOffsets:

@@ -18,7 +18,16 @@ namespace tundra::cuda {
 
 // What a kernel found wrong with the values (not the shapes) of its operands. Such an
 // error comes out of the next Synchronize of the stream as kInvalidArgument.
-enum class Fault : uint32_t { kNone, kToken, kIndex, kPosition, kTarget, kOffsets };
+// The last of these is told when there are several.
+enum class Fault : uint32_t {
+  kNone,
+  kToken,
+  kIndex,
+  kPosition,
+  kTargetCount,
+  kTarget,
+  kOffsets,
+};
 
 // One word that kernels raise to the largest of what they find: the kind of fault above 28
 // bits of the place, counted down so that the first place wins.

@@ -26,7 +26,7 @@ struct Operands {
 template <int kWidth, bool turned>
 TUNDRA_DEVICE void LoadTile(const Matrix<const float>& from, int64_t k0, int64_t k_end, int64_t i0,
                             int64_t i_end, int threads, Pointer<float> tile) {
-  TUNDRA_UNROLL
+  TUNDRA_UNROLL_EIGHT
   for (int at = static_cast<int>(threadIdx.x); at < kTileK * kWidth; at += threads) {
     const int k = turned ? at % kTileK : at / kWidth;
     const int i = turned ? at / kTileK : at % kWidth;
@@ -64,7 +64,7 @@ __global__ void __launch_bounds__(GemmThreads<TN>()) GemmKernel(Operands p) {
     LoadTile<kTileM, a_turned>(p.a, k0, k_end, m0, p.m, kThreads, a_tile);
     LoadTile<TN, b_turned>(p.b, k0, k_end, n0, p.n, kThreads, b_tile);
     SyncThreads();
-    TUNDRA_UNROLL
+    TUNDRA_UNROLL_EIGHT
     for (int k = 0; k < kTileK; ++k) {
       const Float4 a4 = Load4(a_tile + (k * (kTileM + kPad) + row));
       const Float4 b4 = Load4(b_tile + (k * (TN + kPad) + col));
@@ -174,7 +174,7 @@ absl::Status GemmDirect(const Queue& queue, const Gemm& gemm) {
   return LaunchGemm(queue, gemm, p);
 }
 
-absl::Status GemmInPieces(Ctx ctx, const Queue& queue, const Gemm& gemm) {
+absl::Status GemmInPieces(Ctx ctx, const Queue& queue, const Gemm& gemm, size_t room_bytes) {
   const Operands p = OperandsOf(gemm);
   if (p.m == 0 || p.n == 0) return absl::OkStatus();
   if (p.k == 0) {
@@ -182,10 +182,10 @@ absl::Status GemmInPieces(Ctx ctx, const Queue& queue, const Gemm& gemm) {
   }
   const int64_t pieces = std::min(kPiecesAtOnce, (p.k + kTokenChunk - 1) / kTokenChunk);
   const int64_t row_bytes = pieces * p.n * static_cast<int64_t>(sizeof(float));
-  const int64_t fit = static_cast<int64_t>(kWorkspaceBytes) / row_bytes / kTileM * kTileM;
+  const int64_t fit = static_cast<int64_t>(room_bytes) / row_bytes / kTileM * kTileM;
   if (fit == 0) {
     return absl::ResourceExhaustedError(absl::StrCat("a product of ", p.n,
-                                                     " columns is too wide for ", kWorkspaceBytes,
+                                                     " columns is too wide for ", room_bytes,
                                                      " bytes of partial sums; use a smaller rank"));
   }
   const int64_t rows = std::min(p.m, fit);

@@ -24,7 +24,9 @@ absl::Status GemmDirect(const Queue& queue, const Gemm& gemm);
 
 // For a long sum over k: pieces of kTokenChunk terms, each added in order, then the pieces
 // in order, 64 at a time. Best where n is the rank.
-// Scratch: kWorkspaceBytes at most. kResourceExhausted when there is less.
-absl::Status GemmInPieces(Ctx ctx, const Queue& queue, const Gemm& gemm);
+// Scratch: room_bytes at most, which bits don't depend on. kResourceExhausted when the arena
+// has less, or 64 rows of c don't fit.
+absl::Status GemmInPieces(Ctx ctx, const Queue& queue, const Gemm& gemm,
+                          size_t room_bytes = kWorkspaceBytes);
 
 }  // namespace tundra::cuda

@@ -66,6 +66,9 @@ bool AllContiguous(const Views&... views) {
 // total (f64, one number) (=|+=) the f64 values, one after another in their order.
 absl::Status SumInOrder(const Queue& queue, ConstView values, bool add, View total);
 
+// out_ND = x_TD[index_N], f32; zeros, and a fault, for a row that x lacks.
+absl::Status PickRows(const Queue& queue, ConstView x_TD, ConstView index_N, View out_ND);
+
 // A weight's element as a float.
 TUNDRA_DEVICE float AsFloat(float x) { return x; }
 TUNDRA_DEVICE float AsFloat(BF16 x) { return ToFloat(x); }

@@ -17,7 +17,8 @@
 //
 // The primitives (namespace tundra::cuda; W = all 32 lanes of the warp take part):
 //
-//   TUNDRA_DEVICE marks a function of kernels, TUNDRA_UNROLL a loop to unroll
+//   TUNDRA_DEVICE marks a function of kernels, TUNDRA_UNROLL a loop to unroll, TUNDRA_UNROLL_EIGHT
+//   one to unroll by 8, where all of it would not fit in registers
 //   Launch<kernel>(grid, block, shared_bytes, stream, args…) -> absl::Status
 //   Pointer<T>          p[i], p + n, p - n; Pointer<T> is a Pointer<const T>. .get() is raw
 //   SharedArray<T>(offset_bytes, count) -> Pointer<T>, 16-byte aligned at offset 0
@@ -25,11 +26,12 @@
 //   Lane(), Warp()                                     threadIdx.x % 32, threadIdx.x / 32
 //   SyncThreads()  SyncWarp() W
 //   Shuffle(v, lane) W  ShuffleXor(v, mask) W  ShuffleUp(v, n) W  ShuffleDown(v, n) W
-//   Ballot(bool) -> uint32_t W
+//   Ballot(bool) -> uint32_t W   CountBits(uint32_t) -> int
 //   AtomicMax(Pointer<uint32_t>, v)  AtomicAdd(Pointer<uint64_t>, v)      integers only
 //   CpAsync16(shared, global), CpAsync16OrZero(shared, global, valid), CpAsyncCommit(),
 //   CpAsyncWait<n>(): all but the newest n committed groups have arrived for this thread
 //   Pack(lo, hi) -> uint32_t     two floats as bf16, lo in the low half
+//   Exp2(x) -> float             2^x to 2 ulp; on a device results below 2^-126 become 0
 //   ToTf32(x) -> uint32_t        the nearest tf32 (ties away from zero), as float bits
 //   MmaBf16(d, a, b) W           d[16x8] += a[16x16] b[16x8], fragments as below
 //   MmaTf32(d, a, b) W           d[16x8] += a[16x8] b[8x8]

@@ -6,6 +6,7 @@
 #define TUNDRA_DEVICE __device__ __forceinline__
 #define TUNDRA_BOTH __host__ __device__ __forceinline__
 #define TUNDRA_UNROLL _Pragma("unroll")
+#define TUNDRA_UNROLL_EIGHT _Pragma("unroll 8")
 
 namespace tundra::cuda {
 
@@ -73,6 +74,8 @@ TUNDRA_DEVICE T ShuffleDown(T v, int n) {
 }
 TUNDRA_DEVICE uint32_t Ballot(bool predicate) { return __ballot_sync(0xffffffffu, predicate); }
 
+TUNDRA_DEVICE int CountBits(uint32_t bits) { return __popc(bits); }
+
 TUNDRA_DEVICE void AtomicMax(const Pointer<uint32_t>& p, uint32_t v) { atomicMax(p.p, v); }
 TUNDRA_DEVICE void AtomicAdd(const Pointer<uint64_t>& p, uint64_t v) {
   atomicAdd(reinterpret_cast<unsigned long long*>(p.p), static_cast<unsigned long long>(v));
@@ -104,6 +107,11 @@ TUNDRA_DEVICE uint32_t Pack(float lo, float hi) {
   uint32_t packed;
   asm("cvt.rn.bf16x2.f32 %0, %1, %2;\n" : "=r"(packed) : "f"(hi), "f"(lo));
   return packed;
+}
+TUNDRA_DEVICE float Exp2(float x) {
+  float y;
+  asm("ex2.approx.ftz.f32 %0, %1;\n" : "=f"(y) : "f"(x));
+  return y;
 }
 TUNDRA_DEVICE uint32_t ToTf32(float x) {
   uint32_t bits;

@@ -69,8 +69,8 @@ __global__ void DropoutKernel(Matrix<const float> x, DropoutArgs args,
 }
 
 template <typename W>
-absl::Status PickRows(const Queue& queue, const ConstView& ids, const ConstView& table, Fault kind,
-                      const View& out) {
+absl::Status PickRowsOf(const Queue& queue, const ConstView& ids, const ConstView& table,
+                        Fault kind, const View& out) {
   return Launch<PickRowsKernel<W>>(ElementGrid(out.rows, out.cols), kElementThreads, 0,
                                    queue.stream, Input<int32_t>(ids).data, Input<W>(table),
                                    Output<float>(out), kind, queue.fault);
@@ -86,8 +86,8 @@ absl::Status CudaOps::EmbeddingLookup(Ctx ctx, ConstView tokens_T, ConstView tab
   RETURN_IF_ERROR(CheckView("out_TD", out_TD, DType::kF32, t, table_VD.cols));
   ASSIGN_OR_RETURN(const Queue queue, QueueOf(*device_, ctx));
   return table_VD.dtype == DType::kF32
-             ? PickRows<float>(queue, tokens_T, table_VD, Fault::kToken, out_TD)
-             : PickRows<BF16>(queue, tokens_T, table_VD, Fault::kToken, out_TD);
+             ? PickRowsOf<float>(queue, tokens_T, table_VD, Fault::kToken, out_TD)
+             : PickRowsOf<BF16>(queue, tokens_T, table_VD, Fault::kToken, out_TD);
 }
 
 absl::Status CudaOps::GatherRows(Ctx ctx, ConstView x_TD, ConstView index_N, View out_ND) {
@@ -96,7 +96,11 @@ absl::Status CudaOps::GatherRows(Ctx ctx, ConstView x_TD, ConstView index_N, Vie
   RETURN_IF_ERROR(CheckVector("index_N", index_N, DType::kI32, n));
   RETURN_IF_ERROR(CheckView("out_ND", out_ND, DType::kF32, n, x_TD.cols));
   ASSIGN_OR_RETURN(const Queue queue, QueueOf(*device_, ctx));
-  return PickRows<float>(queue, index_N, x_TD, Fault::kIndex, out_ND);
+  return PickRows(queue, x_TD, index_N, out_ND);
+}
+
+absl::Status PickRows(const Queue& queue, ConstView x_TD, ConstView index_N, View out_ND) {
+  return PickRowsOf<float>(queue, index_N, x_TD, Fault::kIndex, out_ND);
 }
 
 absl::Status CudaOps::Rope(Ctx ctx, Direction direction, ConstView positions_T, ConstView cos_PR,

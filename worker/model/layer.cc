@@ -19,13 +19,6 @@ int64_t DownColumns(const LoraLayout* lora, int64_t layer, LoraGroup group) {
   return static_cast<int64_t>(lora->Adapted(layer, group).size()) * lora->rank();
 }
 
-AttentionParams AttentionOf(const ModelConfig& config) {
-  return {.num_heads = static_cast<int>(config.heads),
-          .num_kv_heads = static_cast<int>(config.kv_heads),
-          .head_dim = static_cast<int>(config.head_dim),
-          .scale = static_cast<float>(1.0 / std::sqrt(static_cast<double>(config.head_dim)))};
-}
-
 // The calls of one layer with the arguments that never change filled in.
 class Layer {
  public:
@@ -86,8 +79,9 @@ absl::Status Layer::AttentionForward(ConstView x, LayerActs& acts) {
   RETURN_IF_ERROR(LoraGroupForward(c_, batch_, kGroupQkv, normed, qkv, acts.down_TR[kGroupQkv]));
   RETURN_IF_ERROR(Rotate(Direction::kForward, c_.config->heads, acts.q_TH));
   RETURN_IF_ERROR(Rotate(Direction::kForward, c_.config->kv_heads, acts.k_TG));
-  RETURN_IF_ERROR(c_.ops->Attention(c_.ctx, batch_.rows, AttentionOf(*c_.config), acts.q_TH,
-                                    acts.k_TG, acts.v_TG, acts.attention_TH, acts.lse_TH));
+  RETURN_IF_ERROR(c_.ops->Attention(c_.ctx, batch_.rows, AttentionOf(*c_.config, c_.precision),
+                                    acts.q_TH, acts.k_TG, acts.v_TG, acts.attention_TH,
+                                    acts.lse_TH));
   RETURN_IF_ERROR(Copy(x, acts.mid_TD));
   RETURN_IF_ERROR(Linear(kO, acts.attention_TH, Write::kAdd, acts.mid_TD));
   const View out[] = {acts.mid_TD};
@@ -152,9 +146,9 @@ absl::Status Layer::AttentionBackward(ConstView x, LayerActs& acts, View dx, Vie
   ASSIGN_OR_RETURN(const View dq, Temporary(c_.config->q_width()));
   ASSIGN_OR_RETURN(const View dk, Temporary(c_.config->kv_width()));
   ASSIGN_OR_RETURN(const View dv, Temporary(c_.config->kv_width()));
-  RETURN_IF_ERROR(c_.ops->AttentionBackward(c_.ctx, batch_.rows, AttentionOf(*c_.config),
-                                            dattention, acts.q_TH, acts.k_TG, acts.v_TG,
-                                            acts.attention_TH, acts.lse_TH, dq, dk, dv));
+  RETURN_IF_ERROR(c_.ops->AttentionBackward(
+      c_.ctx, batch_.rows, AttentionOf(*c_.config, c_.precision), dattention, acts.q_TH, acts.k_TG,
+      acts.v_TG, acts.attention_TH, acts.lse_TH, dq, dk, dv));
   RETURN_IF_ERROR(Rotate(Direction::kBackward, c_.config->heads, dq));
   RETURN_IF_ERROR(Rotate(Direction::kBackward, c_.config->kv_heads, dk));
   done = IsLowest(kGroupQkv);
@@ -174,6 +168,14 @@ absl::Status Layer::AttentionBackward(ConstView x, LayerActs& acts, View dx, Vie
 }
 
 }  // namespace
+
+AttentionParams AttentionOf(const ModelConfig& config, Precision precision) {
+  return {.num_heads = static_cast<int>(config.heads),
+          .num_kv_heads = static_cast<int>(config.kv_heads),
+          .head_dim = static_cast<int>(config.head_dim),
+          .scale = static_cast<float>(1.0 / std::sqrt(static_cast<double>(config.head_dim))),
+          .precision = precision};
+}
 
 absl::StatusOr<LayerActs> AllocateActs(const LayerContext& context, int64_t tokens) {
   const ModelConfig& config = *context.config;

@@ -33,7 +33,8 @@ struct AdapterView {
 
 // A micro-batch on the device.
 struct DeviceBatch {
-  ConstView tokens_T, targets_T, positions_T, data_rows_T;
+  ConstView tokens_T, positions_T, data_rows_T;
+  Targets targets;
   PackedRows rows;
   int64_t tokens = 0;  // T, padded
 };
@@ -60,6 +61,9 @@ struct LayerActs {
   // x·Aᵀ of each group of adapted modules, [T, modules · r]; empty where none.
   std::array<View, kLoraGroups> down_TR;
 };
+
+// A layer's attention.
+AttentionParams AttentionOf(const ModelConfig& config, Precision precision);
 
 // Takes a layer's activations from the arena. Errors: kResourceExhausted.
 absl::StatusOr<LayerActs> AllocateActs(const LayerContext& context, int64_t tokens);

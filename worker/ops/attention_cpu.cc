@@ -11,7 +11,6 @@
 
 #include <cmath>
 #include <limits>
-#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "worker/ops/checks.h"
@@ -263,7 +262,6 @@ HWY_EXPORT(AttentionDelta);
 namespace {
 
 absl::Status CheckRows(const PackedRows& rows, int64_t t) {
-  RETURN_IF_ERROR(CheckVector("rows.offsets", rows.offsets, DType::kI32, rows.num_rows + 1));
   const int32_t* offsets = rows.offsets.row<int32_t>(0);
   for (int i = 0; i < rows.num_rows; ++i) {
     if (offsets[i] < 0 || offsets[i + 1] < offsets[i] ||
@@ -277,16 +275,6 @@ absl::Status CheckRows(const PackedRows& rows, int64_t t) {
     return absl::InvalidArgumentError(absl::StrCat("rows span tokens [", offsets[0], ", ",
                                                    offsets[rows.num_rows],
                                                    ") but must start at 0 and end within ", t));
-  }
-  return absl::OkStatus();
-}
-
-absl::Status CheckParams(const AttentionParams& p) {
-  if (p.num_heads < 1 || p.num_kv_heads < 1 || p.num_heads % p.num_kv_heads != 0 ||
-      p.head_dim < 1 || p.head_dim > kMaxHeadDim) {
-    return absl::InvalidArgumentError(
-        absl::StrCat(p.num_heads, " heads over ", p.num_kv_heads, " kv heads of ", p.head_dim,
-                     " dimensions: kv heads must divide heads and a head have 1 to ", kMaxHeadDim));
   }
   return absl::OkStatus();
 }
@@ -318,18 +306,16 @@ AttentionTask TaskOf(const AttentionParams& p, const ConstView& q, const ConstVi
 
 }  // namespace
 
+size_t CpuOps::AttentionScratchBytes(int64_t t, const AttentionParams& params) const {
+  return static_cast<size_t>(t * params.num_heads) * sizeof(float);
+}
+
 absl::Status CpuOps::Attention(Ctx ctx, PackedRows rows, AttentionParams params, ConstView q_TH,
                                ConstView k_TG, ConstView v_TG, View out_TH, View lse_TH) {
   const int64_t t = q_TH.rows;
-  RETURN_IF_ERROR(CheckParams(params));
-  const int64_t wide = static_cast<int64_t>(params.num_heads) * params.head_dim;
-  const int64_t narrow = static_cast<int64_t>(params.num_kv_heads) * params.head_dim;
-  RETURN_IF_ERROR(CheckView("q_TH", q_TH, DType::kF32, t, wide));
-  RETURN_IF_ERROR(CheckView("k_TG", k_TG, DType::kF32, t, narrow));
-  RETURN_IF_ERROR(CheckView("v_TG", v_TG, DType::kF32, t, narrow));
-  RETURN_IF_ERROR(CheckView("out_TH", out_TH, DType::kF32, t, wide));
-  RETURN_IF_ERROR(CheckView("lse_TH", lse_TH, DType::kF32, t, params.num_heads));
+  RETURN_IF_ERROR(CheckAttention(rows, params, q_TH, k_TG, v_TG, out_TH, lse_TH));
   RETURN_IF_ERROR(CheckRows(rows, t));
+  const int64_t wide = q_TH.cols;
   ArenaScope scope(ctx.scratch);
   ASSIGN_OR_RETURN(void* memory, ctx.scratch->AllocateBytes(AttentionWork::Bytes(threads())));
 
@@ -369,23 +355,10 @@ absl::Status CpuOps::AttentionBackward(Ctx ctx, PackedRows rows, AttentionParams
                                        ConstView v_TG, ConstView out_TH, ConstView lse_TH,
                                        View dq_TH, View dk_TG, View dv_TG) {
   const int64_t t = q_TH.rows;
-  RETURN_IF_ERROR(CheckParams(params));
-  const int64_t wide = static_cast<int64_t>(params.num_heads) * params.head_dim;
-  const int64_t narrow = static_cast<int64_t>(params.num_kv_heads) * params.head_dim;
-  for (const auto& [name, view] : {std::pair<const char*, ConstView>{"dout_TH", dout_TH},
-                                   {"q_TH", q_TH},
-                                   {"out_TH", out_TH},
-                                   {"dq_TH", dq_TH}}) {
-    RETURN_IF_ERROR(CheckView(name, view, DType::kF32, t, wide));
-  }
-  for (const auto& [name, view] : {std::pair<const char*, ConstView>{"k_TG", k_TG},
-                                   {"v_TG", v_TG},
-                                   {"dk_TG", dk_TG},
-                                   {"dv_TG", dv_TG}}) {
-    RETURN_IF_ERROR(CheckView(name, view, DType::kF32, t, narrow));
-  }
-  RETURN_IF_ERROR(CheckView("lse_TH", lse_TH, DType::kF32, t, params.num_heads));
+  RETURN_IF_ERROR(CheckAttention(rows, params, q_TH, k_TG, v_TG, out_TH, lse_TH));
+  RETURN_IF_ERROR(CheckAttentionGradients(params, t, dout_TH, dq_TH, dk_TG, dv_TG));
   RETURN_IF_ERROR(CheckRows(rows, t));
+  const int64_t wide = q_TH.cols;
   ArenaScope scope(ctx.scratch);
   ASSIGN_OR_RETURN(void* memory, ctx.scratch->AllocateBytes(AttentionWork::Bytes(threads())));
   ASSIGN_OR_RETURN(const View delta_TH, ctx.scratch->Allocate(DType::kF32, t, params.num_heads));

@@ -4,9 +4,10 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "worker/ops/attention_checks.h"
+
 namespace tundra {
 
-inline constexpr int64_t kMaxHeadDim = 256;
 // Tokens of a block. kQueries is a multiple of every row group of the kernel (6, 12), kKeys
 // of every panel (8, 16, 32).
 inline constexpr int64_t kQueries = 48;

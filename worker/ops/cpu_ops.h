@@ -45,6 +45,7 @@ class CpuOps final : public Ops {
                                  ConstView dout_TH, ConstView q_TH, ConstView k_TG, ConstView v_TG,
                                  ConstView out_TH, ConstView lse_TH, View dq_TH, View dk_TG,
                                  View dv_TG) override;
+  size_t AttentionScratchBytes(int64_t t, const AttentionParams& params) const override;
 
   size_t PreparedBytes(int64_t n, int64_t k, DType stored, Direction direction,
                        Precision precision) const override;
@@ -71,7 +72,7 @@ class CpuOps final : public Ops {
 
   absl::Status CrossEntropy(Ctx ctx, ConstView hidden_TD, const FrozenWeight& w_VD_forward,
                             const FrozenWeight& w_VD_backward, Precision precision,
-                            ConstView targets_T, int64_t chunk_tokens, View loss,
+                            const Targets& targets, int64_t chunk_tokens, View loss,
                             View dhidden_TD) override;
   size_t LossScratchBytes(int64_t chunk_tokens, const FrozenWeight& w_VD_forward,
                           const FrozenWeight& w_VD_backward, Precision precision) const override;

@@ -42,9 +42,10 @@ inline constexpr int64_t kTokenChunk = 512;
 // kSet overwrites the result, kAdd adds to it.
 enum class Write { kSet, kAdd };
 
-// The precision of a job's products with frozen weights. In kBF16 both factors are
-// rounded to bf16 and sums run in fp32, where the device can (Device::native_bf16);
-// elsewhere, and in kF32, weights are widened to f32 and the product runs in f32.
+// The precision of a job's products with frozen weights and of attention's. In kBF16 both
+// factors are rounded to bf16 and sums run in fp32, where the device can
+// (Device::native_bf16); elsewhere, and in kF32, weights are widened to f32 and the product
+// runs in f32. Attention on a CPU runs in f32 always.
 enum class Precision { kF32, kBF16 };
 
 // kForward is y = x Wᵀ, kBackward is dx = dy W.
@@ -60,16 +61,24 @@ struct AttentionParams {
   int num_kv_heads = 0;  // divides num_heads
   int head_dim = 0;      // 1 to 256
   float scale = 0;       // of the scores, usually 1/sqrt(head_dim)
+  Precision precision = Precision::kF32;
 };
 
 // Rows of the data set laid end to end in one micro-batch. offsets holds
 // num_rows + 1 increasing i32; row i is tokens [offsets[i], offsets[i+1]). Tokens
 // from offsets[num_rows] on are padding: they attend to nothing, give zeros, and get
-// zero gradients.
+// zero gradients. Offsets that are not so are kInvalidArgument.
 struct PackedRows {
   ConstView offsets;
   int num_rows = 0;
   int max_length = 0;  // of one row, in tokens
+};
+
+// What each token is to predict. The host knows how many there are, and lays out the work by
+// that number; a device finds where they are.
+struct Targets {
+  ConstView ids_T;    // i32; -1 where nothing is predicted
+  int64_t count = 0;  // of those that are not -1
 };
 
 // Names the random numbers of one dropout: the mask of an element is a function of
@@ -173,18 +182,22 @@ class Ops {
   // out_th = Σ_{s<=t} softmax_s(scale · q_th·k_sg) v_sg; lse_th = log Σ_s exp(scale · q_th·k_sg),
   // −inf for padding. Memory linear in length.
   // q_TH, out_TH: num_heads · head_dim columns; k, v: num_kv_heads · head_dim; lse [T, heads].
+  // Scratch: AttentionScratchBytes.
   // Source: Milakov & Gimelshein 2018, arXiv:1805.02867; Dao et al. 2022, arXiv:2205.14135.
   virtual absl::Status Attention(Ctx ctx, PackedRows rows, AttentionParams params, ConstView q_TH,
                                  ConstView k_TG, ConstView v_TG, View out_TH, View lse_TH) = 0;
 
   // dq, dk, dv (set) from dout and what Attention was given and gave. Scores are
   // recomputed in blocks.
-  // Scratch: 4 bytes · T · heads.
+  // Scratch: AttentionScratchBytes.
   // Source: Dao et al. 2022, arXiv:2205.14135, appendix B.
   virtual absl::Status AttentionBackward(Ctx ctx, PackedRows rows, AttentionParams params,
                                          ConstView dout_TH, ConstView q_TH, ConstView k_TG,
                                          ConstView v_TG, ConstView out_TH, ConstView lse_TH,
                                          View dq_TH, View dk_TG, View dv_TG) = 0;
+
+  // The most that either takes from scratch for T tokens; linear in T.
+  virtual size_t AttentionScratchBytes(int64_t t, const AttentionParams& params) const = 0;
 
   // ---- products with frozen weights -----------------------------------------------
 
@@ -248,13 +261,14 @@ class Ops {
   // loss (f64, one number) = Σ_t −log softmax(hidden_t · Wᵀ)[targets_t] over tokens with
   // targets_t >= 0 (−1 is ignored), added in order in double; and, unless dhidden is
   // View::None(), dhidden_TD = its gradient (zeros for ignored tokens). The sum, not the
-  // mean. Runs in chunks of chunk_tokens: logits are never stored whole, and bits don't
-  // depend on the chunk.
+  // mean. Runs in chunks of chunk_tokens targets: logits are never stored whole nor made for
+  // ignored tokens, and bits don't depend on the chunk.
+  // Errors: kInvalidArgument for targets outside [−1, V) or of another number than `count`.
   // w_backward may be the same plain weight.
   // Scratch: LossScratchBytes.
   virtual absl::Status CrossEntropy(Ctx ctx, ConstView hidden_TD, const FrozenWeight& w_VD_forward,
                                     const FrozenWeight& w_VD_backward, Precision precision,
-                                    ConstView targets_T, int64_t chunk_tokens, View loss,
+                                    const Targets& targets, int64_t chunk_tokens, View loss,
                                     View dhidden_TD) = 0;
   virtual size_t LossScratchBytes(int64_t chunk_tokens, const FrozenWeight& w_VD_forward,
                                   const FrozenWeight& w_VD_backward, Precision precision) const = 0;

@@ -122,6 +122,10 @@ View Bed::PutInts(const std::vector<int32_t>& values) {
   return view;
 }
 
+Targets Bed::PutTargets(const std::vector<int32_t>& ids) {
+  return {PutInts(ids), static_cast<int64_t>(ids.size()) - std::count(ids.begin(), ids.end(), -1)};
+}
+
 std::string Bed::Bytes(ConstView view) {
   const size_t row_bytes = static_cast<size_t>(view.cols) * DTypeSize(view.dtype);
   std::string bytes(row_bytes * static_cast<size_t>(view.rows), 0);

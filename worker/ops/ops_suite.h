@@ -44,7 +44,6 @@ struct Backend {
   // kUnimplemented where this machine lacks it; tests then skip and say so.
   std::function<absl::StatusOr<std::unique_ptr<Device>>(int threads)> make_device;
   std::function<absl::StatusOr<std::unique_ptr<Ops>>(Device*)> make_ops;
-  bool attention = true;  // whether it has Attention and AttentionBackward
 };
 std::ostream& operator<<(std::ostream& out, const Backend& backend);
 std::vector<Backend> Backends();
@@ -67,6 +66,7 @@ class Bed {
   // long; the gaps hold a pattern that Get checks.
   View Put(const Mat& a, DType dtype = DType::kF32, int64_t gap = 0);
   View PutInts(const std::vector<int32_t>& values);
+  Targets PutTargets(const std::vector<int32_t>& ids);
   View New(DType dtype, int64_t rows, int64_t cols, int64_t gap = 0);
   Mat Get(ConstView view);
   // All bytes of the view's elements.

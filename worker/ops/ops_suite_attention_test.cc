@@ -105,7 +105,6 @@ Gradients ReferenceGradients(const Case& c, double scale, const Mat& q, const Ma
 }
 
 TEST_P(OpsSuite, AttentionMatchesTheReferenceAndItsGradient) {
-  if (!GetParam().attention) GTEST_SKIP() << "this backend has no attention yet";
   Bed bed(GetParam(), 2);
   for (const Case& c : kCases) {
     const std::string what = testing::PrintToString(c.offsets) + " dim " + std::to_string(c.dim);
@@ -118,6 +117,8 @@ TEST_P(OpsSuite, AttentionMatchesTheReferenceAndItsGradient) {
     const View v_view = bed.Put(v, DType::kF32, 1), dout = bed.Put(g);
     const View out = bed.New(DType::kF32, c.t, c.heads * c.dim, 5);
     const View lse = bed.New(DType::kF32, c.t, c.heads, 1);
+    const size_t room = bed.ops().workspace_bytes() + bed.ops().AttentionScratchBytes(c.t, params);
+    bed.scratch().ResetPeak();
     ASSERT_OK(bed.ops().Attention(bed.ctx(), rows, params, q_view, k_view, v_view, out, lse));
     Mat lse_want;
     ExpectNear(bed.Get(out), Reference(c, params.scale, q, k, v, &lse_want), 3e-6, what + " out");
@@ -128,6 +129,7 @@ TEST_P(OpsSuite, AttentionMatchesTheReferenceAndItsGradient) {
     const View dv = bed.New(DType::kF32, c.t, c.kv_heads * c.dim, 3);
     ASSERT_OK(bed.ops().AttentionBackward(bed.ctx(), rows, params, dout, q_view, k_view, v_view,
                                           out, lse, dq, dk, dv));
+    EXPECT_LE(bed.scratch().peak(), room);
     const Gradients want = ReferenceGradients(c, params.scale, q, k, v, g);
     ExpectNear(bed.Get(dq), want.dq, 3e-6, what + " dq");
     ExpectNear(bed.Get(dk), want.dk, 3e-6, what + " dk");
@@ -146,7 +148,6 @@ TEST_P(OpsSuite, AttentionMatchesTheReferenceAndItsGradient) {
 }
 
 TEST_P(OpsSuite, AttentionOfARowDoesNotDependOnWhatIsPackedBesideIt) {
-  if (!GetParam().attention) GTEST_SKIP() << "this backend has no attention yet";
   Bed bed(GetParam(), 2);
   const AttentionParams params{4, 2, 16, 0.25f};
   const Mat q = Random(1, 300, 64), k = Random(2, 300, 32), v = Random(3, 300, 32);
@@ -173,7 +174,6 @@ TEST_P(OpsSuite, AttentionOfARowDoesNotDependOnWhatIsPackedBesideIt) {
 }
 
 TEST_P(OpsSuite, AttentionSurvivesLargeScores) {
-  if (!GetParam().attention) GTEST_SKIP() << "this backend has no attention yet";
   Bed bed(GetParam(), 1);
   const Case c{{0, 90}, 90, 1, 1, 16};
   const AttentionParams params{1, 1, 16, 1.0f};
@@ -187,13 +187,13 @@ TEST_P(OpsSuite, AttentionSurvivesLargeScores) {
 }
 
 TEST_P(OpsSuite, AttentionRefusesBadRowsAndHeads) {
-  if (!GetParam().attention) GTEST_SKIP() << "this backend has no attention yet";
   Bed bed(GetParam(), 1);
   const View x = bed.Put(Random(1, 8, 8)), lse = bed.New(DType::kF32, 8, 2);
   const AttentionParams params{2, 2, 4, 1.0f};
   const auto code = [&](const PackedRows& rows, const AttentionParams& params) {
-    return bed.ops()
-        .Attention(bed.ctx(), rows, params, x, x, x, bed.New(DType::kF32, 8, 8), lse)
+    return bed
+        .Finished(
+            bed.ops().Attention(bed.ctx(), rows, params, x, x, x, bed.New(DType::kF32, 8, 8), lse))
         .code();
   };
   EXPECT_EQ(code({bed.PutInts({0, 8}), 1, 8}, params), absl::StatusCode::kOk);

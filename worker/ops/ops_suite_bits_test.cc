@@ -52,20 +52,18 @@ std::map<std::string, std::string> RunAll(const Backend& backend, int threads) {
   const View v = bed.Put(Random(9, t, 80)), out = bed.New(DType::kF32, t, 240);
   const View lse = bed.New(DType::kF32, t, 6), dq = bed.New(DType::kF32, t, 240);
   const View dk = bed.New(DType::kF32, t, 80), dv = bed.New(DType::kF32, t, 80);
-  if (backend.attention) {
-    keep("attention", ops.Attention(bed.ctx(), rows, attention, q, key, v, out, lse), {out, lse});
-    keep("attention backward",
-         ops.AttentionBackward(bed.ctx(), rows, attention, q, q, key, v, out, lse, dq, dk, dv),
-         {dq, dk, dv});
-  }
+  keep("attention", ops.Attention(bed.ctx(), rows, attention, q, key, v, out, lse), {out, lse});
+  keep("attention backward",
+       ops.AttentionBackward(bed.ctx(), rows, attention, q, q, key, v, out, lse, dq, dk, dv),
+       {dq, dk, dv});
 
   std::vector<int32_t> targets;
   for (int64_t i = 0; i < t; ++i) targets.push_back(static_cast<int32_t>(i % 4 ? i % n : -1));
   const View loss = bed.New(DType::kF64, 1, 1);
   const FrozenWeight head = FrozenWeight::Plain(w);
   keep("loss",
-       ops.CrossEntropy(bed.ctx(), x, head, head, Precision::kF32, bed.PutInts(targets), 128, loss,
-                        dx),
+       ops.CrossEntropy(bed.ctx(), x, head, head, Precision::kF32, bed.PutTargets(targets), 128,
+                        loss, dx),
        {loss, dx});
   const View moment1 = bed.Put(Mat(t, n)), moment2 = bed.Put(Mat(t, n));
   const View sum = bed.Put(Mat(t, n), DType::kI64), norm2 = bed.New(DType::kF64, 1, 1);

@@ -38,9 +38,12 @@ void CheckFrozen(const Backend& backend, Precision precision) {
               const size_t bytes = bed.ops().PreparedBytes(s.n, s.k, dtype, direction, precision);
               if (bytes == 0) continue;
               const View storage = bed.New(DType::kBF16, 1, static_cast<int64_t>(bytes + 1) / 2);
+              bed.scratch().ResetPeak();
               auto prepared = bed.ops().PrepareWeight(bed.ctx(), w_view, direction, precision,
                                                       storage.data, bytes);
               ASSERT_TRUE(prepared.ok()) << prepared.status();
+              EXPECT_LE(bed.scratch().peak(),
+                        bed.ops().PrepareScratchBytes(s.n, s.k, dtype, precision));
               *one = *prepared;
             }
           }
@@ -141,7 +144,9 @@ TEST_P(OpsSuite, LoraMatchesTheReferenceForwardAndBackward) {
     const View y = bed.Put(y0, DType::kF32, 2), dx = bed.Put(dx0, DType::kF32, 2);
     const View da = bed.Put(da0), db = bed.Put(db0);
 
+    bed.scratch().ResetPeak();
     ASSERT_OK(bed.ops().LoraDown(bed.ctx(), x_view, a_view, h));
+    EXPECT_LE(bed.scratch().peak(), bed.ops().workspace_bytes());
     const Mat h_want = Times(x, Transposed(a));
     ExpectNear(bed.Get(h), h_want, kF32Tolerance, what + " h");
     ASSERT_OK(bed.ops().LoraUp(bed.ctx(), h, b_view, scale, y));

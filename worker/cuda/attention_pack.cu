@@ -1,0 +1,97 @@
+// What goes before the attention kernels: operands packed head by head in the type of the
+// products, and what the backward knows of each token and head.
+#include "worker/cuda/attention_kernels.h"
+#include "worker/cuda/attention_tile.h"
+
+namespace tundra::cuda {
+namespace {
+
+constexpr int kThreads = 128;
+constexpr float kLog2e = 1.44269504088896341f;
+
+TUNDRA_DEVICE float Widened(BF16 x) { return ToFloat(x); }
+TUNDRA_DEVICE float Widened(float x) { return x; }
+
+// 16 bytes of T from four or eight floats.
+TUNDRA_DEVICE Float4 Narrowed(const float (&x)[4]) { return {x[0], x[1], x[2], x[3]}; }
+TUNDRA_DEVICE Float4 Narrowed(const float (&x)[8]) {
+  return {std::bit_cast<float>(Pack(x[0], x[1])), std::bit_cast<float>(Pack(x[2], x[3])),
+          std::bit_cast<float>(Pack(x[4], x[5])), std::bit_cast<float>(Pack(x[6], x[7]))};
+}
+
+// A block packs one token of one item; a thread 16 bytes at a time.
+template <typename T>
+__global__ void __launch_bounds__(kThreads)
+    AttentionPackKernel(PackItems<T> items, int dim, int padded_dim) {
+  constexpr int kElements = 16 / static_cast<int>(sizeof(T));
+  const PackItem<T>& item = items.item[blockIdx.y];
+  const int64_t token = blockIdx.x, tokens = gridDim.x;
+  const int chunks = padded_dim / kElements;
+  for (int i = static_cast<int>(threadIdx.x); i < item.heads * chunks; i += kThreads) {
+    const int head = i / chunks, chunk = i % chunks;
+    const int64_t first = static_cast<int64_t>(head) * dim;
+    const Pointer<const float> row = item.from.row(token);
+    float x[kElements];
+    TUNDRA_UNROLL
+    for (int j = 0; j < kElements; j += 4) {
+      const int column = chunk * kElements + j;
+      Float4 four{0, 0, 0, 0};
+      if (item.wide && column < dim) {
+        four = Load4(row + (first + column));
+      } else if (!item.wide) {
+        if (column < dim) four.x = row[first + column];
+        if (column + 1 < dim) four.y = row[first + column + 1];
+        if (column + 2 < dim) four.z = row[first + column + 2];
+        if (column + 3 < dim) four.w = row[first + column + 3];
+      }
+      x[j] = four.x, x[j + 1] = four.y, x[j + 2] = four.z, x[j + 3] = four.w;
+    }
+    Store4(item.to + ((head * tokens + token) * chunks + chunk) * 4, Narrowed(x));
+  }
+}
+
+// A block takes one token, a warp one head at a time. The sum has one order: lanes take
+// every 32nd column, then WarpSum's tree.
+template <typename T>
+__global__ void __launch_bounds__(kThreads)
+    AttentionStatsKernel(AttentionOperands<T> in, int padded_dim, Matrix<const float> out_TH,
+                         Matrix<const float> lse_TH, Pointer<float> stats) {
+  const int token = static_cast<int>(blockIdx.x);
+  for (int head = Warp(); head < in.heads; head += kThreads / kWarp) {
+    const Pointer<const T> dout = PackedRow(in.dout, head, in.tokens, token, padded_dim);
+    const Pointer<const float> out = out_TH.row(token) + static_cast<int64_t>(head) * in.dim;
+    float delta = 0;
+    for (int d = Lane(); d < in.dim; d += kWarp) delta = fmaf(Widened(dout[d]), out[d], delta);
+    delta = WarpSum(delta);
+    if (Lane() == 0) {
+      Store4(stats + (static_cast<int64_t>(head) * in.tokens + token) * 4,
+             {lse_TH(token, head) * kLog2e, delta, 0, 0});
+    }
+  }
+}
+
+}  // namespace
+
+template <typename T>
+absl::Status LaunchPack(cudaStream_t stream, const PackItems<T>& items, int dim, int padded_dim) {
+  const dim3 grid(static_cast<unsigned>(items.item[0].from.rows),
+                  static_cast<unsigned>(items.count));
+  return Launch<AttentionPackKernel<T>>(grid, dim3(kThreads), 0, stream, items, dim, padded_dim);
+}
+
+template <typename T>
+absl::Status LaunchStats(cudaStream_t stream, const AttentionOperands<T>& in, int padded_dim,
+                         Matrix<const float> out_TH, Matrix<const float> lse_TH,
+                         Pointer<float> stats) {
+  return Launch<AttentionStatsKernel<T>>(dim3(static_cast<unsigned>(in.tokens)), dim3(kThreads), 0,
+                                         stream, in, padded_dim, out_TH, lse_TH, stats);
+}
+
+template absl::Status LaunchPack(cudaStream_t, const PackItems<BF16>&, int, int);
+template absl::Status LaunchPack(cudaStream_t, const PackItems<float>&, int, int);
+template absl::Status LaunchStats(cudaStream_t, const AttentionOperands<BF16>&, int,
+                                  Matrix<const float>, Matrix<const float>, Pointer<float>);
+template absl::Status LaunchStats(cudaStream_t, const AttentionOperands<float>&, int,
+                                  Matrix<const float>, Matrix<const float>, Pointer<float>);
+
+}  // namespace tundra::cuda

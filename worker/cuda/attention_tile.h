@@ -1,0 +1,298 @@
+// Tiles of rows in shared memory and their products on tensor cores: what the attention
+// kernels are made of. Device code.
+//
+// Operands are of type BF16, or float for full precision. Tensor cores multiply bf16, so a
+// float is split into three bf16 (8 bits of mantissa each, 24 in all), and the six products
+// of parts that matter at f32's precision are summed: as exact as a product in f32, at a
+// sixth of the rate of bf16.
+// Source: Henry, Tang & Heinecke 2019, arXiv:1904.06376.
+#pragma once
+
+#include <bit>
+#include <cstdint>
+#include <type_traits>
+
+#include "worker/cuda/launch.h"
+
+#if defined(__CUDACC__)
+#define TUNDRA_UNROLL _Pragma("unroll")
+#else
+#define TUNDRA_UNROLL
+#endif
+
+namespace tundra::cuda {
+
+template <typename T>
+inline constexpr int kParts = std::is_same_v<T, float> ? 3 : 1;
+
+// One thread's share of a factor: A is 16 x 16, B 16 x 8 (launch.h says which elements).
+template <typename T>
+struct FragmentA {
+  uint32_t part[kParts<T>][4];
+};
+template <typename T>
+struct FragmentB {
+  uint32_t part[kParts<T>][2];
+};
+
+// One thread's share of a matrix of sums, kRowBlocks · 16 x kCols. Element [i][n][e] has row
+// 16 i + AccumulatorRow(e) and column 8 n + AccumulatorColumn(e).
+template <int kRowBlocks, int kCols>
+struct Accumulators {
+  float v[kRowBlocks][kCols / 8][4] = {};
+};
+TUNDRA_DEVICE int AccumulatorRow(int e) { return Lane() / 4 + e / 2 * 8; }
+TUNDRA_DEVICE int AccumulatorColumn(int e) { return Lane() % 4 * 2 + e % 2; }
+
+// Two floats as pairs of bf16 whose sum they are.
+template <typename T>
+TUNDRA_DEVICE void SplitPair(float lo, float hi, uint32_t (&parts)[kParts<T>]) {
+  parts[0] = Pack(lo, hi);
+  TUNDRA_UNROLL
+  for (int i = 1; i < kParts<T>; ++i) {
+    lo -= std::bit_cast<float>(parts[i - 1] << 16);
+    hi -= std::bit_cast<float>(parts[i - 1] & 0xffff0000u);
+    parts[i] = Pack(lo, hi);
+  }
+}
+
+// d += a · b.
+template <typename T>
+TUNDRA_DEVICE void MultiplyAdd(const FragmentA<T>& a, const FragmentB<T>& b, float (&d)[4]) {
+  if constexpr (kParts<T> == 1) {
+    MmaBf16(d, a.part[0], b.part[0]);
+  } else {
+    // Small products first. Into a sum of their own, because tensor cores cut off what
+    // doesn't fit the accumulator, where an addition rounds.
+    float sum[4] = {};
+    TUNDRA_UNROLL
+    for (int order = kParts<T> - 1; order >= 0; --order) {
+      TUNDRA_UNROLL
+      for (int i = 0; i <= order; ++i) MmaBf16(sum, a.part[i], b.part[order - i]);
+    }
+    TUNDRA_UNROLL
+    for (int e = 0; e < 4; ++e) d[e] += sum[e];
+  }
+}
+
+// Rows of kDim elements in shared memory. Chunks of 16 bytes lie in an order that depends on
+// the row, so that a column of chunks, as tensor cores read it, lies in different banks.
+template <typename T, int kDim>
+struct Tile {
+  static constexpr int kChunkElements = 16 / static_cast<int>(sizeof(T));
+  static constexpr int kChunks = kDim / kChunkElements;
+  static_assert(kDim % 32 == 0);
+
+  // Of `rows` rows at `offset_bytes` of the block's shared memory; a multiple of 16 rows.
+  static TUNDRA_DEVICE Tile AtShared(size_t offset_bytes, int rows) {
+    return {SharedArray<T>(offset_bytes, rows * kDim)};
+  }
+
+  // The tile without its first `row` rows, a multiple of 16.
+  TUNDRA_DEVICE Tile From(int row) const { return {data + row * kDim}; }
+
+  // What is added (xor) to the number of a chunk in row r of 16.
+  static TUNDRA_DEVICE int Spread(int r) {
+    if constexpr (std::is_same_v<T, float>) {
+      return (r & 3) * 2;  // threads take pairs of two rows of chunks: eight banks a row
+    } else {
+      // Rows begin in kLines different places of the 128 bytes of all banks.
+      constexpr int kLines = kChunks % 8 == 0 ? 1 : 2;
+      return (r / kLines) % (8 / kLines);
+    }
+  }
+
+  // Chunk `chunk` of row row0 + r; row0 a multiple of 16, r in [0, 16).
+  TUNDRA_DEVICE Pointer<T> At(int row0, int r, int chunk) const {
+    // Written so that chunks eight apart have addresses a constant apart: fewer registers.
+    const int place = (chunk & ~7) + ((chunk & 7) ^ Spread(r));
+    return data + ((row0 + r) * kChunks + place) * kChunkElements;
+  }
+
+  // Two neighbouring elements of row row0 + r.
+  TUNDRA_DEVICE Pointer<T> PairAt(int row0, int r, int column) const {
+    return At(row0, r, column / kChunkElements) + column % kChunkElements;
+  }
+
+  // A = rows [row0, row0 + 16), columns [k0, k0 + 16).
+  TUNDRA_DEVICE FragmentA<T> LoadA(int row0, int k0) const {
+    FragmentA<T> a;
+    const int lane = Lane();
+    if constexpr (kParts<T> == 1) {
+      LoadMatrix4(a.part[0], At(row0, lane % 16, (k0 / 8) ^ (lane / 16)));
+    } else {
+      TUNDRA_UNROLL
+      for (int i = 0; i < 4; ++i) {
+        const Pointer<T> p = PairAt(row0, lane / 4 + i % 2 * 8, k0 + i / 2 * 8 + lane % 4 * 2);
+        uint32_t parts[kParts<T>];
+        SplitPair<T>(p[0], p[1], parts);
+        TUNDRA_UNROLL
+        for (int j = 0; j < kParts<T>; ++j) a.part[j][i] = parts[j];
+      }
+    }
+    return a;
+  }
+
+  // B = the transpose of rows [n0, n0 + 8) and of [n0 + 8, n0 + 16), columns [k0, k0 + 16).
+  TUNDRA_DEVICE void LoadB(int n0, int k0, FragmentB<T> (&b)[2]) const {
+    const int lane = Lane();
+    if constexpr (kParts<T> == 1) {
+      uint32_t r[4];
+      LoadMatrix4(r, At(n0, lane / 16 * 8 + lane % 8, (k0 / 8) ^ (lane / 8 % 2)));
+      b[0] = {{{r[0], r[1]}}};
+      b[1] = {{{r[2], r[3]}}};
+    } else {
+      TUNDRA_UNROLL
+      for (int i = 0; i < 4; ++i) {
+        const Pointer<T> p = PairAt(n0, lane / 4 + i / 2 * 8, k0 + i % 2 * 8 + lane % 4 * 2);
+        SplitInto(p[0], p[1], b[i / 2], i % 2);
+      }
+    }
+  }
+
+  // B = rows [k0, k0 + 16), columns [n0, n0 + 8) and [n0 + 8, n0 + 16).
+  TUNDRA_DEVICE void LoadRowsAsB(int k0, int n0, FragmentB<T> (&b)[2]) const {
+    const int lane = Lane();
+    if constexpr (kParts<T> == 1) {
+      uint32_t r[4];
+      LoadMatrix4Transposed(r, At(k0, lane % 16, (n0 / 8) ^ (lane / 16)));
+      b[0] = {{{r[0], r[1]}}};
+      b[1] = {{{r[2], r[3]}}};
+    } else {
+      TUNDRA_UNROLL
+      for (int i = 0; i < 4; ++i) {
+        const int r = lane % 4 * 2 + i % 2 * 8, column = n0 + i / 2 * 8 + lane / 4;
+        SplitInto(PairAt(k0, r, column)[0], PairAt(k0, r + 1, column)[0], b[i / 2], i % 2);
+      }
+    }
+  }
+
+  Pointer<T> data;
+
+ private:
+  static TUNDRA_DEVICE void SplitInto(float lo, float hi, FragmentB<T>& b, int i) {
+    uint32_t parts[kParts<T>];
+    SplitPair<T>(lo, hi, parts);
+    TUNDRA_UNROLL
+    for (int j = 0; j < kParts<T>; ++j) b.part[j][i] = parts[j];
+  }
+};
+
+// Starts to copy rows [0, kRows), kDim elements each, end to end at `rows`, into a tile; rows
+// from `valid` on become zeros. All of the block's kThreads threads call it.
+template <int kRows, int kThreads, typename T, int kDim>
+TUNDRA_DEVICE void CopyRows(const Tile<T, kDim>& tile, const Pointer<const T>& rows, int valid) {
+  using Tile = Tile<T, kDim>;
+  TUNDRA_UNROLL
+  for (int i = static_cast<int>(threadIdx.x); i < kRows * Tile::kChunks; i += kThreads) {
+    const int row = i / Tile::kChunks, chunk = i % Tile::kChunks;
+    const bool inside = row < valid;
+    CpAsync16OrZero(tile.At(row & ~15, row & 15, chunk),
+                    rows + ((inside ? row : 0) * kDim + chunk * Tile::kChunkElements), inside);
+  }
+}
+
+// s += A · Bᵀ: A the tile's rows from row0 on, B all kCols rows of the other.
+template <int kRowBlocks, int kCols, typename T, int kDim>
+TUNDRA_DEVICE void AddRowsTimesRows(const Tile<T, kDim>& a, int row0, const Tile<T, kDim>& b,
+                                    Accumulators<kRowBlocks, kCols>& s) {
+  TUNDRA_UNROLL
+  for (int k0 = 0; k0 < kDim; k0 += 16) {
+    FragmentA<T> fa[kRowBlocks];
+    TUNDRA_UNROLL
+    for (int i = 0; i < kRowBlocks; ++i) fa[i] = a.LoadA(row0 + 16 * i, k0);
+    TUNDRA_UNROLL
+    for (int n0 = 0; n0 < kCols; n0 += 16) {
+      FragmentB<T> fb[2];
+      b.LoadB(n0, k0, fb);
+      TUNDRA_UNROLL
+      for (int i = 0; i < kRowBlocks; ++i) {
+        MultiplyAdd(fa[i], fb[0], s.v[i][n0 / 8]);
+        MultiplyAdd(fa[i], fb[1], s.v[i][n0 / 8 + 1]);
+      }
+    }
+  }
+}
+
+// o += W · B: weights from registers, B all kKeys rows of the tile. A thread's sums of one
+// product are its elements of the next one's A.
+template <int kRowBlocks, int kKeys, typename T, int kDim>
+TUNDRA_DEVICE void AddWeightedRows(const Accumulators<kRowBlocks, kKeys>& w, const Tile<T, kDim>& b,
+                                   Accumulators<kRowBlocks, kDim>& o) {
+  TUNDRA_UNROLL
+  for (int k0 = 0; k0 < kKeys; k0 += 16) {
+    FragmentA<T> fa[kRowBlocks];
+    TUNDRA_UNROLL
+    for (int i = 0; i < kRowBlocks; ++i) {
+      TUNDRA_UNROLL
+      for (int e = 0; e < 4; ++e) {
+        const float* pair = &w.v[i][k0 / 8 + e / 2][e % 2 * 2];
+        uint32_t parts[kParts<T>];
+        SplitPair<T>(pair[0], pair[1], parts);
+        TUNDRA_UNROLL
+        for (int j = 0; j < kParts<T>; ++j) fa[i].part[j][e] = parts[j];
+      }
+    }
+    TUNDRA_UNROLL
+    for (int n0 = 0; n0 < kDim; n0 += 16) {
+      FragmentB<T> fb[2];
+      b.LoadRowsAsB(k0, n0, fb);
+      TUNDRA_UNROLL
+      for (int i = 0; i < kRowBlocks; ++i) {
+        MultiplyAdd(fa[i], fb[0], o.v[i][n0 / 8]);
+        MultiplyAdd(fa[i], fb[1], o.v[i][n0 / 8 + 1]);
+      }
+    }
+  }
+}
+
+// Where rows of sums go: columns [column, column + dim) of a matrix of f32, whose row of the
+// tile's first token is `token`.
+struct RowsOut {
+  Matrix<float> to;
+  int64_t token = 0;
+  int64_t column = 0;
+  int dim = 0;        // a head's columns; sums beyond them are dropped
+  int valid = 0;      // rows; sums of later ones are dropped
+  bool wide = false;  // whether every head of every row begins at a 16-byte boundary
+};
+
+// Rows row0 on of a tile := factor · the sums.
+template <int kRowBlocks, int kDim>
+TUNDRA_DEVICE void StoreRows(const Accumulators<kRowBlocks, kDim>& sums, int row0, float factor,
+                             const RowsOut& out) {
+  // Neighbours swap halves, so that a thread has four columns of one row.
+  const bool odd = Lane() % 2 != 0;
+  TUNDRA_UNROLL
+  for (int i = 0; i < kRowBlocks; ++i) {
+    const int row = row0 + 16 * i + Lane() / 4 + (odd ? 8 : 0);
+    TUNDRA_UNROLL
+    for (int n = 0; n < kDim / 8; ++n) {
+      const float(&v)[4] = sums.v[i][n];
+      const float got0 = ShuffleXor(odd ? v[0] : v[2], 1), got1 = ShuffleXor(odd ? v[1] : v[3], 1);
+      const float four[4] = {(odd ? got0 : v[0]) * factor, (odd ? got1 : v[1]) * factor,
+                             (odd ? v[2] : got0) * factor, (odd ? v[3] : got1) * factor};
+      const int column = 8 * n + Lane() % 4 / 2 * 4;
+      if (row >= out.valid || column >= out.dim) continue;
+      const Pointer<float> p = out.to.row(out.token + row) + (out.column + column);
+      if (out.wide && column + 4 <= out.dim) {
+        Store4(p, {four[0], four[1], four[2], four[3]});
+      } else {
+        TUNDRA_UNROLL
+        for (int j = 0; j < 4; ++j) {
+          if (column + j < out.dim) p[j] = four[j];
+        }
+      }
+    }
+  }
+}
+
+// The same rows and columns := 0, by all threads of the block.
+TUNDRA_DEVICE void ZeroRows(const RowsOut& out) {
+  for (int i = static_cast<int>(threadIdx.x); i < out.valid * out.dim;
+       i += static_cast<int>(blockDim.x)) {
+    out.to(out.token + i / out.dim, out.column + i % out.dim) = 0.0f;
+  }
+}
+
+}  // namespace tundra::cuda
