@@ -34,7 +34,7 @@ Finding CheckDisk() {
   const auto free = static_cast<int64_t>(info.f_bavail) * static_cast<int64_t>(info.f_frsize);
   const bool enough = free > int64_t{1} << 30;
   return {"disk", enough,
-          absl::StrCat(HumanBytes(free), " free for ", dir,
+          absl::StrCat(HumanBytes(free), " free for this machine's default folder, ", dir,
                        enough ? "" : "; checkpoints need room: free some, or set TUNDRA_HOME")};
 }
 

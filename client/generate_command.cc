@@ -8,6 +8,7 @@
 #include "client/commands.h"
 #include "client/output.h"
 #include "client/rpc_calls.h"
+#include "common/flag_range.h"
 #include "common/status.h"
 
 namespace tundra::client {
@@ -95,7 +96,7 @@ void AddGenerate(CLI::App& app, CommonFlags& common, Run* run) {
       ->check(CLI::Range(1, 8192))
       ->capture_default_str();
   command->add_option("--temperature", flags->temperature, "0 takes the likeliest token each time")
-      ->check(CLI::Range(0.0, 10.0))
+      ->check(FiniteRange(0.0, 10.0))
       ->capture_default_str();
   command->add_option("--top-p", flags->top_p, "Least set of tokens with this probability")
       ->check(CLI::Range(1e-6, 1.0))

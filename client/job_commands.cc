@@ -9,6 +9,7 @@
 #include "client/output.h"
 #include "client/rpc_calls.h"
 #include "client/watch.h"
+#include "common/flag_range.h"
 #include "common/status.h"
 
 namespace tundra::client {
@@ -332,7 +333,7 @@ void AddJobCommands(CLI::App& app, CommonFlags& common, Run* run) {
   CLI::App* wait = JobCommand(app, common, "wait", "Wait until a job has ended", job);
   wait->add_option("--timeout", *timeout,
                    "Give up, with exit code 3, after so many seconds (0: never)")
-      ->check(CLI::NonNegativeNumber);
+      ->check(FiniteRange(0, 1e9));
   wait->callback(
       [=, &common] { *run = [=, &common] { return Watch(common, *job, true, *timeout); }; });
   JobCommand(app, common, "logs", "Show what happened to a job", job)->callback([=, &common] {

@@ -9,6 +9,7 @@
 
 #include "absl/strings/str_join.h"
 #include "client/job_keys.h"
+#include "client/output.h"
 #include "common/files.h"
 #include "common/status.h"
 
@@ -95,6 +96,9 @@ std::string JobFile::Resolve(const std::string& data_path) const {
 
 absl::StatusOr<JobFile> ReadJobFile(const std::string& path) {
   ASSIGN_OR_RETURN(const std::string text, ReadFile(path, kMaxJobFile));
+  if (!IsUtf8(text)) {
+    return absl::InvalidArgumentError(path + ": not valid UTF-8; save the file as UTF-8");
+  }
   return ParseJobFile(text, path);
 }
 

@@ -197,7 +197,9 @@ class LocalService {
     address_ = absl::StrCat("127.0.0.1:", json["grpc"].get<int>());
     http_ = absl::StrCat("http://127.0.0.1:", json["http"].get<int>());
     for (int i = 1; i <= flags_.workers; ++i) RETURN_IF_ERROR(StartWorker(i));
-    return WaitForWorkers();
+    RETURN_IF_ERROR(WaitForWorkers());
+    complete_ = true;
+    return WriteState();
   }
 
   void Stop() {
@@ -256,7 +258,10 @@ class LocalService {
       Prepare(&context);
       tundra::v1::ListBasesResponse response;
       const grpc::Status status = service.bases()->ListBases(&context, {}, &response);
-      if (!status.ok()) return service.Explain(status);
+      if (!status.ok() && status.error_code() != grpc::StatusCode::UNAVAILABLE &&
+          status.error_code() != grpc::StatusCode::DEADLINE_EXCEEDED) {
+        return service.Explain(status);
+      }
       for (const auto& base : response.bases()) {
         if (base.worker_count() >= flags_.workers) return absl::OkStatus();
       }
@@ -292,7 +297,8 @@ class LocalService {
       processes.push_back(
           {{"name", child.name}, {"pid", child.pid}, {"start_time", child.start_time}});
     }
-    const nlohmann::json state = {{"address", address_}, {"http", http_}, {"processes", processes}};
+    const nlohmann::json state = {
+        {"address", address_}, {"http", http_}, {"complete", complete_}, {"processes", processes}};
     return WriteFileAtomically(LocalStatePath(flags_.data_dir), state.dump(2) + "\n");
   }
 
@@ -300,6 +306,7 @@ class LocalService {
   std::vector<Child> children_;
   std::string address_;
   std::string http_;
+  bool complete_ = false;
 };
 
 // What local.json says of a service that was started.
@@ -307,6 +314,8 @@ struct LocalState {
   std::string address;
   std::vector<std::pair<pid_t, std::string>> running;  // the coordinator first
   std::vector<std::string> ended;                      // names of those that run no more
+  bool coordinator_ended = false;
+  bool complete = false;  // all had come up
 };
 
 LocalState ReadLocalState(const std::string& data_dir) {
@@ -320,6 +329,7 @@ LocalState ReadLocalState(const std::string& data_dir) {
     return it != object.end() && it->is_string() ? it->get<std::string>() : std::string();
   };
   local.address = text(state, "address");
+  local.complete = state.value("complete", false);
   const auto processes = state.find("processes");
   if (processes == state.end() || !processes->is_array()) return local;
   for (const auto& process : *processes) {
@@ -331,6 +341,7 @@ LocalState ReadLocalState(const std::string& data_dir) {
     if (pid > 0 && !start.empty() && StartTime(pid) == start) {
       local.running.emplace_back(pid, start);
     } else {
+      local.coordinator_ended |= &process == &processes->front();
       local.ended.push_back(text(process, "name"));
     }
   }
@@ -344,21 +355,23 @@ void StopAll(const LocalState& local) {
   StopProcesses({local.running[0]}, /*reap=*/false);
 }
 
-// OK when no service of the folder runs. One that has lost a process is stopped, to be started
-// whole again.
+// OK when no service of the folder runs. What is left of one that can do nothing, because its
+// coordinator ended or its start was cut off, is stopped.
 absl::Status EndBrokenService(const std::string& data_dir) {
   const LocalState local = ReadLocalState(data_dir);
   if (local.running.empty()) return absl::OkStatus();
-  if (local.ended.empty()) {
-    return absl::FailedPreconditionError(
-        absl::StrCat("a service of ", data_dir, " runs already",
-                     local.address.empty() ? std::string() : ", at " + local.address,
-                     "; stop it with `tundra local down`, or give another --data-dir and --port"));
+  const std::string ended = absl::StrJoin(local.ended, " and ");
+  if (local.complete && !local.coordinator_ended) {
+    return absl::FailedPreconditionError(absl::StrCat(
+        "a service of ", data_dir, " runs already, at ", local.address,
+        ended.empty() ? "" : absl::StrCat(", though ", ended, " ended (see ", data_dir, "/logs)"),
+        "; stop it with `tundra local down`, or give another --data-dir and --port"));
   }
   std::fprintf(stderr,
-               "of the service that was started before, %s ended (see %s/logs); stopping the rest "
+               "of the service that was started before, %s (see %s/logs); stopping the rest "
                "and starting anew …\n",
-               absl::StrJoin(local.ended, " and ").c_str(), data_dir.c_str());
+               ended.empty() ? "the start was cut off" : absl::StrCat(ended, " ended").c_str(),
+               data_dir.c_str());
   StopAll(local);
   return absl::OkStatus();
 }
@@ -398,11 +411,11 @@ int Up(const CommonFlags& common, LocalFlags flags) {
   if (const absl::Status status = FillDefaults(flags); !status.ok()) return Fail(status);
   const auto lock = LockLocal(flags.data_dir);
   if (!lock.ok()) return Fail(lock.status());
+  const sigset_t signals = EndSignals();
+  ::pthread_sigmask(SIG_BLOCK, &signals, nullptr);
   if (const absl::Status status = EndBrokenService(flags.data_dir); !status.ok()) {
     return Fail(status);
   }
-  const sigset_t signals = EndSignals();
-  ::pthread_sigmask(SIG_BLOCK, &signals, nullptr);
   LocalService service(flags);
   const absl::Status started = service.Start();
   if (!started.ok()) {

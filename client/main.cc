@@ -3,6 +3,7 @@
 
 #include <CLI/CLI.hpp>
 
+#include "absl/strings/str_cat.h"
 #include "client/commands.h"
 #include "client/output.h"
 #include "common/suggest.h"
@@ -50,6 +51,11 @@ int Main(int argc, char** argv) {
   if (argc == 1) {
     std::printf("%s\n", app.help().c_str());
     return kBadInput;
+  }
+  for (int i = 1; i < argc; ++i) {
+    if (IsUtf8(argv[i])) continue;
+    return Fail(absl::InvalidArgumentError(absl::StrCat(
+        "argument ", i, ", ", argv[i], ", is not valid UTF-8; names and texts must be")));
   }
   try {
     app.parse(argc, argv);

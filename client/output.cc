@@ -8,6 +8,7 @@
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
+#include <nlohmann/json.hpp>
 
 #include "absl/strings/str_format.h"
 
@@ -24,7 +25,11 @@ size_t Width(const std::string& text) {
 
 int ExitCodeOf(const absl::Status& status) {
   if (status.ok()) return kOk;
-  if (absl::IsUnavailable(status) || absl::IsDeadlineExceeded(status)) return kUnreachable;
+  // A full disk among them: the service can't do it now.
+  if (absl::IsUnavailable(status) || absl::IsDeadlineExceeded(status) ||
+      absl::IsResourceExhausted(status)) {
+    return kUnreachable;
+  }
   return kBadInput;
 }
 
@@ -32,6 +37,15 @@ int Fail(const absl::Status& status) {
   const absl::string_view message = status.message();
   std::fprintf(stderr, "tundra: %s\n", Printable({message.data(), message.size()}).c_str());
   return ExitCodeOf(status);
+}
+
+bool IsUtf8(const std::string& text) {
+  try {
+    nlohmann::json(text).dump();
+    return true;
+  } catch (const nlohmann::json::type_error&) {
+    return false;
+  }
 }
 
 std::string Printable(std::string_view text) {

@@ -28,6 +28,9 @@ int Fail(const absl::Status& status);
 
 // Text of others (data, models, messages) for a terminal: control characters but line
 // breaks and tabs as "\x1b", so that they are seen and do nothing.
+// Whether names and texts can be sent.
+bool IsUtf8(const std::string& text);
+
 std::string Printable(std::string_view text);
 
 // Whether standard output is a terminal that takes colours and cursor moves.

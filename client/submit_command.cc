@@ -66,8 +66,7 @@ absl::Status Validate(const Service& service, const JobFile& file, const std::st
   request.set_max_seq_length(training.max_seq_length());
   request.set_truncate(training.truncate());
   request.set_loss_on(training.loss_on());
-  grpc::ClientContext context;
-  Prepare(&context, absl::Minutes(30));
+  grpc::ClientContext context;  // without a deadline: a large data set takes its time
   tundra::v1::ValidationReport report;
   const grpc::Status status = service.datasets()->ValidateDataset(&context, request, &report);
   if (!status.ok()) return service.Explain(status);
@@ -92,6 +91,12 @@ absl::Status WithLines(const Service& service, const JobFile& file, const grpc::
     }
     if (field == "display_name") field = "name";  // as the job file calls it
     lines.push_back(absl::StrCat(file.Place(v.field), field, ": ", v.description));
+  }
+  // An error has room for so many only.
+  const std::string& message = status.error_message();
+  if (const size_t more = message.rfind("; and ");
+      more != std::string::npos && message.ends_with(" more faults")) {
+    lines.push_back(message.substr(more + 2));
   }
   return absl::InvalidArgumentError(absl::StrJoin(lines, "\n"));
 }
@@ -118,8 +123,7 @@ absl::StatusOr<tundra::v1::Job> Create(const Service& service, JobFile& file, bo
   request.set_validate_only(true);
   tundra::v1::Job job;
   {
-    grpc::ClientContext context;
-    Prepare(&context, absl::Minutes(30));
+    grpc::ClientContext context;  // without a deadline, as below
     const grpc::Status status = service.jobs()->CreateJob(&context, request, &job);
     const bool of_the_data = status.error_code() == grpc::StatusCode::FAILED_PRECONDITION;
     if (!status.ok() && !of_the_data) return WithLines(service, file, status);

@@ -21,6 +21,12 @@ grpc::Status ToGrpc(const absl::Status& status);
 // peer that vanished is noticed within 20 s, and unlimited reconnects.
 std::shared_ptr<grpc::Channel> MakeChannel(const std::string& address);
 
+// OK for "HOST:PORT" with a port from 0 to 65535, and for "unix:…". Errors: kInvalidArgument.
+absl::Status CheckAddress(const std::string& address);
+
+// Protocol Buffers reports bad input of peers to stderr; from now on to the log, as debug.
+void RouteProtobufLog();
+
 // Until there is authentication, servers listen and clients connect on loopback
 // only. OK for "127.…:PORT", "localhost:PORT", "[::1]:PORT" and "unix:…", or
 // when `insecure`. Errors: kInvalidArgument with the remedy.

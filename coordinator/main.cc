@@ -11,6 +11,7 @@
 #include "absl/strings/str_cat.h"
 #include "common/files.h"
 #include "common/logging.h"
+#include "common/rpc.h"
 #include "common/status.h"
 #include "coordinator/config.h"
 #include "coordinator/coordinator.h"
@@ -154,6 +155,7 @@ int Main(int argc, char** argv) {
   }
   absl::Status status = CheckConfig(flags.config);
   if (!status.ok()) return Fail(2, status);
+  RouteProtobufLog();
   status = InitLogging({.program = "tundra-coordinator",
                         .level = flags.config.log_level,
                         .json = flags.config.log_json});

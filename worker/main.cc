@@ -8,6 +8,7 @@
 #include <nlohmann/json.hpp>
 #include <thread>
 
+#include "common/flag_range.h"
 #include "common/files.h"
 #include "common/logging.h"
 #include "common/rpc.h"
@@ -63,15 +64,15 @@ void AddFlags(CLI::App& app, WorkerFlags* flags) {
   app.add_option("--collective-timeout", flags->collective_timeout_s,
                  "Longest wait inside a collective, in seconds")
       ->capture_default_str()
-      ->check(CLI::Range(0.1, 86400.0));
+      ->check(FiniteRange(0.1, 86400.0));
   app.add_option("--hang-timeout", flags->hang_timeout_s,
                  "A rank without a sign of life for so many seconds is killed")
       ->capture_default_str()
-      ->check(CLI::Range(1.0, 86400.0));
+      ->check(FiniteRange(1.0, 86400.0));
   app.add_option("--drain-timeout", flags->drain_timeout_s,
                  "Longest time for saving jobs after SIGTERM, in seconds")
       ->capture_default_str()
-      ->check(CLI::Range(0.0, 86400.0));
+      ->check(FiniteRange(0.0, 86400.0));
   app.add_option("--http", flags->http, "Address of /metrics and /healthz (port 0: any free one)")
       ->capture_default_str();
   app.add_option("--ports-file", flags->ports_file, "Write the ports in use to this file, as JSON");
@@ -163,8 +164,9 @@ int Main(int argc, char** argv) {
   for (const int signal : {SIGTERM, SIGINT, SIGUSR1}) sigaddset(&signals, signal);
   ::pthread_sigmask(SIG_BLOCK, &signals, nullptr);
 
-  absl::Status status =
-      InitLogging({.program = "tundra-worker", .level = flags.log_level, .json = flags.log_json});
+  RouteProtobufLog();
+  absl::Status status = InitLogging(
+      {.program = "tundra-worker", .level = flags.log_level, .json = flags.log_json});
   if (status.ok()) status = RunSupervisor(flags, signals);
   if (status.ok()) return 0;
   std::fprintf(stderr, "tundra-worker: %s\n", std::string(status.message()).c_str());

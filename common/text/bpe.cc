@@ -277,6 +277,8 @@ void Bpe::MergeAll(Scratch& scratch) const {
   }
 }
 
+constexpr size_t kMaxKeptWordBytes = 64 << 10;
+
 absl::Status Bpe::Encode(std::string_view word, std::vector<WordToken>& out) const {
   thread_local Scratch scratch;
   const bool cached = word.size() <= WordCache::kMaxWordBytes;
@@ -300,6 +302,8 @@ absl::Status Bpe::Encode(std::string_view word, std::vector<WordToken>& out) con
     }
   }
   if (cached) cache_.Insert(word, hash, out.data() + first, out.size() - first);
+  // What one word of megabytes needed is not kept for ever.
+  if (word.size() > kMaxKeptWordBytes) scratch = Scratch();
   return absl::OkStatus();
 }
 

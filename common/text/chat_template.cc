@@ -6,6 +6,7 @@
 
 #include "absl/cleanup/cleanup.h"
 #include "absl/status/status.h"
+#include "common/interrupt.h"
 #include "common/text/jinja/interpreter.h"
 #include "common/text/jinja/template.h"
 #include "common/text/jinja/unicode.h"
@@ -52,18 +53,13 @@ bool TooDeep(const Json& json, int left) {
   return false;
 }
 
-absl::StatusOr<Json> PrepareMessages(const ChatInput& input) {
-  if (!input.messages.is_array()) return absl::InvalidArgumentError("messages must be a list");
-  Json prepared = Json::array();
-  for (const Json& message : input.messages) {
-    if (!message.is_object()) return absl::InvalidArgumentError("each message must be an object");
-    Json kept = Json::object();
-    for (const auto& [key, value] : message.items()) {
-      if (!input.drop_null_keys || !value.is_null()) kept[key] = value;
-    }
-    prepared.push_back(AliasReasoning(kept));
+absl::StatusOr<jinja::Value> PrepareMessage(const Json& message, bool drop_null_keys) {
+  if (!message.is_object()) return absl::InvalidArgumentError("each message must be an object");
+  Json kept = Json::object();
+  for (const auto& [key, value] : message.items()) {
+    if (!drop_null_keys || !value.is_null()) kept[key] = value;
   }
-  return prepared;
+  return jinja::Value::FromJson(AliasReasoning(kept));
 }
 
 absl::Status CheckList(const Json& list, const char* what) {
@@ -77,23 +73,70 @@ absl::Status CheckList(const Json& list, const char* what) {
   return absl::OkStatus();
 }
 
-void SetVariables(const ChatInput& input, const Json& messages, jinja::Interpreter* interpreter) {
-  for (const auto& [key, token] : input.special_tokens) {
-    interpreter->SetVariable(key, jinja::Value::String(token));
-  }
-  if (input.variables.is_object()) {
-    for (const auto& [key, value] : input.variables.items()) {
-      interpreter->SetVariable(key, jinja::Value::FromJson(value));
-    }
-  }
-  interpreter->SetVariable("messages", jinja::Value::FromJson(messages));
-  interpreter->SetVariable("tools", jinja::Value::FromJson(input.tools));
-  interpreter->SetVariable("documents", jinja::Value::FromJson(input.documents));
-  interpreter->SetVariable("add_generation_prompt",
-                           jinja::Value::Bool(input.add_generation_prompt));
+constexpr int kMaxInputDepth = 100;
+
+absl::Status TooDeepError() {
+  return absl::InvalidArgumentError("the conversation is nested more than 100 deep");
 }
 
 }  // namespace
+
+struct PreparedChat::Parts {
+  std::vector<jinja::Value> messages;
+  // Named; of two of one name the later counts.
+  std::vector<std::pair<std::string, jinja::Value>> variables;
+  bool add_generation_prompt = false;
+  bool drop_null_keys = true;
+  absl::Time now;
+  absl::TimeZone zone;
+};
+
+PreparedChat::PreparedChat(std::shared_ptr<const Parts> parts) : parts_(std::move(parts)) {}
+
+absl::StatusOr<PreparedChat> PreparedChat::Make(const ChatInput& input) {
+  for (const Json* json : {&input.messages, &input.tools, &input.documents, &input.variables}) {
+    if (TooDeep(*json, kMaxInputDepth)) return TooDeepError();
+  }
+  if (!input.messages.is_array()) return absl::InvalidArgumentError("messages must be a list");
+  if (absl::Status status = CheckList(input.tools, "tools"); !status.ok()) return status;
+  if (absl::Status status = CheckList(input.documents, "documents"); !status.ok()) return status;
+  auto parts = std::make_shared<Parts>();
+  try {
+    for (const Json& message : input.messages) {
+      absl::StatusOr<jinja::Value> value = PrepareMessage(message, input.drop_null_keys);
+      if (!value.ok()) return value.status();
+      parts->messages.push_back(*std::move(value));
+    }
+    for (const auto& [key, token] : input.special_tokens) {
+      parts->variables.emplace_back(key, jinja::Value::String(token));
+    }
+    if (input.variables.is_object()) {
+      for (const auto& [key, value] : input.variables.items()) {
+        parts->variables.emplace_back(key, jinja::Value::FromJson(value));
+      }
+    }
+    parts->variables.emplace_back("tools", jinja::Value::FromJson(input.tools));
+    parts->variables.emplace_back("documents", jinja::Value::FromJson(input.documents));
+  } catch (const jinja::Error& error) {
+    return absl::InvalidArgumentError(error.message);
+  } catch (const std::bad_alloc&) {
+    return absl::ResourceExhaustedError("the conversation does not fit into memory");
+  }
+  parts->add_generation_prompt = input.add_generation_prompt;
+  parts->drop_null_keys = input.drop_null_keys;
+  parts->now = input.now == absl::InfinitePast() ? absl::Now() : input.now;
+  parts->zone = input.zone;
+  return PreparedChat(std::move(parts));
+}
+
+absl::StatusOr<PreparedChat> PreparedChat::Replaced(size_t i, const Json& message) const {
+  if (TooDeep(message, kMaxInputDepth)) return TooDeepError();
+  auto parts = std::make_shared<Parts>(*parts_);
+  absl::StatusOr<jinja::Value> value = PrepareMessage(message, parts->drop_null_keys);
+  if (!value.ok()) return value.status();
+  parts->messages.at(i) = *std::move(value);
+  return PreparedChat(std::move(parts));
+}
 
 ChatTemplate::ChatTemplate(std::shared_ptr<const jinja::Template> parsed)
     : template_(std::move(parsed)) {}
@@ -109,17 +152,18 @@ absl::StatusOr<ChatTemplate> ChatTemplate::Parse(std::string source, std::string
 absl::StatusOr<RenderedChat> ChatTemplate::Render(const ChatInput& input,
                                                   const RenderLimits& limits,
                                                   uint64_t* steps_left) const {
-  constexpr int kMaxInputDepth = 100;
-  for (const Json* json : {&input.messages, &input.tools, &input.documents, &input.variables}) {
-    if (TooDeep(*json, kMaxInputDepth)) {
-      return absl::InvalidArgumentError("the conversation is nested more than 100 deep");
-    }
-  }
-  absl::StatusOr<Json> messages = PrepareMessages(input);
-  if (!messages.ok()) return messages.status();
-  if (absl::Status status = CheckList(input.tools, "tools"); !status.ok()) return status;
-  if (absl::Status status = CheckList(input.documents, "documents"); !status.ok()) return status;
-  const absl::Time now = input.now == absl::InfinitePast() ? absl::Now() : input.now;
+  const absl::StatusOr<PreparedChat> chat = PreparedChat::Make(input);
+  if (!chat.ok()) return chat.status();
+  return Render(*chat, chat->parts_->messages.size(), input.add_generation_prompt, limits,
+                steps_left);
+}
+
+absl::StatusOr<RenderedChat> ChatTemplate::Render(const PreparedChat& chat, size_t messages,
+                                                  bool add_generation_prompt,
+                                                  const RenderLimits& limits,
+                                                  uint64_t* steps_left) const {
+  if (Interrupted()) return absl::ResourceExhaustedError("given up");
+  const PreparedChat::Parts& parts = *chat.parts_;
   const uint64_t max_steps = steps_left != nullptr ? *steps_left : limits.max_steps;
   const jinja::Budget budget(max_steps, limits.max_work_bytes, limits.max_output_bytes);
   const absl::Cleanup account = [&] {
@@ -127,9 +171,13 @@ absl::StatusOr<RenderedChat> ChatTemplate::Render(const ChatInput& input,
     const uint64_t made = (limits.max_work_bytes - budget.work_bytes_left()) / 1024;
     *steps_left = budget.steps_left() - std::min(budget.steps_left(), made);
   };
-  jinja::Interpreter interpreter(*template_, now, input.zone, limits.max_depth);
+  jinja::Interpreter interpreter(*template_, parts.now, parts.zone, limits.max_depth);
   try {
-    SetVariables(input, *messages, &interpreter);
+    for (const auto& [name, value] : parts.variables) interpreter.SetVariable(name, value);
+    const auto end =
+        parts.messages.begin() + static_cast<ptrdiff_t>(std::min(messages, parts.messages.size()));
+    interpreter.SetVariable("messages", jinja::Value::List({parts.messages.begin(), end}));
+    interpreter.SetVariable("add_generation_prompt", jinja::Value::Bool(add_generation_prompt));
     RenderedChat rendered;
     rendered.text = interpreter.Run();
     rendered.generation_spans = interpreter.GenerationSpans(rendered.text);

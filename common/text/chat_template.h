@@ -64,6 +64,22 @@ struct RenderLimits {
   int max_depth = 200;                          // macro calls and recursive loops within each other
 };
 
+// A conversation as templates see it, made once and rendered any number of times.
+// Immutable; copies share what they hold.
+class PreparedChat {
+ public:
+  // Errors: kInvalidArgument for what is no conversation, or is nested too deeply.
+  static absl::StatusOr<PreparedChat> Make(const ChatInput& input);
+  // With another message in place i.
+  absl::StatusOr<PreparedChat> Replaced(size_t i, const nlohmann::ordered_json& message) const;
+
+ private:
+  friend class ChatTemplate;
+  struct Parts;
+  explicit PreparedChat(std::shared_ptr<const Parts> parts);
+  std::shared_ptr<const Parts> parts_;
+};
+
 // Immutable and thread-safe; copies share the parsed template.
 class ChatTemplate {
  public:
@@ -78,6 +94,10 @@ class ChatTemplate {
   // many renderings.
   absl::StatusOr<RenderedChat> Render(const ChatInput& input,
                                       const RenderLimits& limits = RenderLimits(),
+                                      uint64_t* steps_left = nullptr) const;
+  // The same of the first messages of a conversation.
+  absl::StatusOr<RenderedChat> Render(const PreparedChat& chat, size_t messages,
+                                      bool add_generation_prompt, const RenderLimits& limits,
                                       uint64_t* steps_left = nullptr) const;
 
   // Whether a {% generation %} block occurs: then its spans are the assistant's.

@@ -112,8 +112,8 @@ std::string_view LossOnName(LossOn loss_on) {
 std::string_view RowWarningText(RowWarning warning) {
   switch (warning) {
     case RowWarning::kEmptyTurn:
-      return "an assistant turn without text, of which only the end marker is trained; drop the "
-             "row, or give the turn the weight 0";
+      return "an assistant turn of which nothing is trained but white space and its end marker; "
+             "drop the row unless it is meant";
     case RowWarning::kToolsLeftOut:
       return "the base's chat template does not write tools, so the model is trained without "
              "seeing them; use a base whose template does";
@@ -148,6 +148,8 @@ std::string_view RowErrorName(RowError error) {
       return "empty_row";
     case RowError::kTemplate:
       return "template_refused";
+    case RowError::kTemplateTooSlow:
+      return "template_too_slow";
     case RowError::kSpans:
       return "assistant_spans_unclear";
     case RowError::kNoTarget:

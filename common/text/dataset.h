@@ -66,7 +66,7 @@ struct DatasetOptions {
 
 // What is odd about a row that can be trained on.
 enum class RowWarning {
-  kEmptyTurn,         // a trained assistant turn is nothing but its end marker
+  kEmptyTurn,         // of a trained turn nothing is trained but white space and its end marker
   kToolsLeftOut,      // the chat template does not write the row's tools
   kReasoningLeftOut,  // … nor the reasoning of an assistant turn
 };
@@ -97,6 +97,7 @@ enum class RowError {
   kUnknownRole,
   kEmpty,
   kTemplate,
+  kTemplateTooSlow,
   kSpans,
   kNoTarget,
   kTooLong,
@@ -122,7 +123,8 @@ std::vector<uint8_t> MarkTokens(const Encoding& encoding,
 
 // Turns the lines of one file into rows. Remembers the file's format, which the
 // first good line tells. The chat template's work is bounded by the bytes of the lines, so
-// that a slow one can't hold up what reads the file. Not thread-safe.
+// that a slow one can't hold up what reads the file: with kTemplateTooSlow the file ends.
+// Not thread-safe.
 class RowTokenizer {
  public:
   RowTokenizer(std::shared_ptr<const BaseText> base, const DatasetOptions& options);
@@ -135,22 +137,31 @@ class RowTokenizer {
  private:
   // Bytes [begin, end) of a rendered text that are trained.
   using Span = std::pair<size_t, size_t>;
+  // A conversation being worked on.
+  struct Chat {
+    RowExample& example;
+    const ChatTemplate& chat_template;
+    PreparedChat prepared;
+  };
   RowProblem TokenizeChat(RowExample& example, TokenizedRow* row);
   RowProblem TokenizeText(const RowExample& example, TokenizedRow* row) const;
-  absl::StatusOr<RenderedChat> Render(const RowExample& example, size_t messages,
-                                      bool generation_prompt);
-  absl::StatusOr<RenderedChat> RenderWhole(RowExample& example);
-  RowProblem FindLeftOutCall(const RowExample& example, const std::string& text);
-  RowProblem FindSpans(const RowExample& example, const RenderedChat& whole, LossOn loss,
+  absl::StatusOr<PreparedChat> Prepare(const RowExample& example) const;
+  absl::StatusOr<RenderedChat> Render(const Chat& chat, size_t messages, bool generation_prompt);
+  absl::StatusOr<RenderedChat> RenderWhole(Chat& chat);
+  RowProblem TemplateProblem(const absl::Status& status) const;
+  RowProblem FindLeftOutCall(const Chat& chat, const std::string& text);
+  RowProblem FindSpans(const Chat& chat, const RenderedChat& whole, LossOn loss,
                        std::vector<Span>* spans);
   RowProblem MarkedSpans(const RowExample& example, const RenderedChat& whole,
                          std::vector<Span>* spans) const;
-  RowProblem TurnSpan(const RowExample& example, size_t turn, size_t end_turn,
-                      const std::string& whole, std::vector<Span>* spans);
+  RowProblem TurnSpan(const Chat& chat, size_t turn, size_t end_turn, const std::string& whole,
+                      std::vector<Span>* spans);
   RowProblem Encode(const std::string& text, bool document, Encoding* encoding) const;
   void TrimAfterEndMarkers(const std::string& text, const Encoding& encoding,
                            std::vector<Span>* spans) const;
-  void Warn(const RowExample& example, LossOn loss, TokenizedRow* row) const;
+  bool HasEmptySpan(const std::string& text, const Encoding& encoding,
+                    const std::vector<Span>& spans) const;
+  void Warn(const Chat& chat, LossOn loss, TokenizedRow* row) const;
   RowProblem Finish(LossOn loss, TokenizedRow* row) const;
   LossOn Loss(DatasetFormat format) const;
 
@@ -165,7 +176,7 @@ class RowTokenizer {
 // counted. on_line returns false to stop early. Lines over 8 MiB are passed as
 // too_long with empty text.
 // Errors: kInvalidArgument when the compressed stream is damaged or cut off,
-// kResourceExhausted over max_bytes decompressed or when it grows over 250-fold,
+// kResourceExhausted over max_bytes decompressed or when it grows over 1 GiB and 1,000-fold,
 // kCancelled when the work is no longer wanted (common/interrupt.h).
 struct DatasetLine {
   std::string_view text;
@@ -176,8 +187,9 @@ absl::Status ForEachLine(std::string_view bytes,
                          absl::FunctionRef<bool(const DatasetLine&)> on_line,
                          uint64_t max_bytes = uint64_t{1} << 40);
 
-// The problem of a line that is too long.
+// The problems of a line that is too long, and of a row of too many tokens.
 RowProblem LineTooLong();
+RowProblem RowTooLong(size_t length, size_t most);
 
 // All rows of a file, in order: what training reads. The first bad row is an
 // error, "NAME:LINE: what; remedy", as ValidateDataset would have reported it.

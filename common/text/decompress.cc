@@ -17,16 +17,21 @@ constexpr size_t kPieceBytes = 256 << 10;
 
 // Real JSONL shrinks to a tenth or so. Data that grows far more is made to fill
 // whatever reads it.
-constexpr uint64_t kMaxRatio = 250;
-constexpr uint64_t kFreeBytes = uint64_t{64} << 20;  // at any ratio
+constexpr uint64_t kMaxRatio = 1000;
+constexpr uint64_t kFreeBytes = uint64_t{1} << 30;  // at any ratio
 
 // Counts what was given out, and ends the stream at the bound.
 class Output {
  public:
-  Output(absl::FunctionRef<bool(std::string_view)> on_piece, uint64_t max_bytes)
-      : on_piece_(on_piece), left_(max_bytes), max_bytes_(max_bytes) {}
+  Output(absl::FunctionRef<bool(std::string_view)> on_piece, uint64_t max_bytes, bool by_ratio)
+      : on_piece_(on_piece), left_(max_bytes), max_bytes_(max_bytes), by_ratio_(by_ratio) {}
 
   absl::Status Give(std::string_view piece) {
+    if (piece.size() > left_ && by_ratio_) {
+      return absl::ResourceExhaustedError(
+          absl::StrCat("it grows to over 1 GiB and ", kMaxRatio,
+                       "-fold when decompressed; upload it uncompressed"));
+    }
     if (piece.size() > left_) {
       return absl::ResourceExhaustedError(
           absl::StrCat("more than ", max_bytes_, " bytes when decompressed; split the file"));
@@ -41,6 +46,7 @@ class Output {
   absl::FunctionRef<bool(std::string_view)> on_piece_;
   uint64_t left_;
   const uint64_t max_bytes_;
+  const bool by_ratio_;
   bool stopped_ = false;
 };
 
@@ -120,7 +126,8 @@ absl::Status Decompress(std::string_view bytes, absl::FunctionRef<bool(std::stri
                         uint64_t max_bytes) {
   const bool packed = DetectCompression(bytes) != Compression::kNone;
   const uint64_t by_ratio = std::max<uint64_t>(kFreeBytes, kMaxRatio * bytes.size());
-  Output output(on_piece, packed ? std::min(max_bytes, by_ratio) : max_bytes);
+  const bool tighter = packed && by_ratio < max_bytes;
+  Output output(on_piece, tighter ? by_ratio : max_bytes, tighter);
   switch (DetectCompression(bytes)) {
     case Compression::kGzip:
       return Gunzip(bytes, &output);

@@ -186,15 +186,24 @@ class ByteLevel final : public PieceSplitter {
       out.push_back(piece);
     }
     if (!rewrite_bytes_) return absl::OkStatus();
+    // One new text for all pieces, which are what the old one falls into.
+    Rewriter rewriter(piece, arena);
+    std::vector<size_t> ends;
+    std::string visible;
     for (size_t i = first; i < out.size(); ++i) {
-      Rewriter rewriter(out[i], arena);
-      std::string visible;
       for (size_t b = 0; b < out[i].text.size(); ++b) {
         visible.clear();
         AppendByteLevel(out[i].text.substr(b, 1), visible);
         rewriter.Insert(visible, out[i].OriginAt(b));
       }
-      RETURN_IF_ERROR(rewriter.Finish(out[i]));
+      ends.push_back(rewriter.size());
+    }
+    RETURN_IF_ERROR(rewriter.Finish(piece));
+    size_t begin = 0;
+    for (size_t i = first; i < out.size(); ++i) {
+      const size_t end = ends[i - first];
+      out[i] = piece.Slice(begin, end);
+      begin = end;
     }
     return absl::OkStatus();
   }

@@ -196,6 +196,7 @@ RowProblem CheckContent(const Json& message, const std::string& where, bool requ
         absl::StrCat(where, " has a \"content\" that is neither a string nor a list of parts"));
   }
   if (it->empty()) {
+    if (!required) return {};
     return BadField(absl::StrCat(where, " has an empty list as its \"content\"; write a text"));
   }
   for (const Json& part : *it) {
@@ -252,6 +253,10 @@ RowProblem AppendMessages(const Json& list, const char* key, RowExample* example
     const bool calls = message.contains("tool_calls") || message.contains("function_call");
     if (RowProblem p = CheckContent(message, where, !(name == "assistant" && calls)); !p.ok())
       return p;
+    if (const auto content = message.find("content");
+        content != message.end() && content->is_array() && content->empty()) {
+      message.erase(content);  // beside calls of tools: as if it weren't there
+    }
     uint8_t weight = 1;
     if (RowProblem p = ReadWeight(&message, where, &weight); !p.ok()) return p;
     example->messages.push_back(std::move(message));

@@ -39,8 +39,8 @@ void TextArena::KeepNewest(size_t count) {
 Rewriter::Rewriter(const TextPiece& from, TextArena& arena)
     : from_(from), arena_(arena), made_(std::make_unique<TextArena::Text>()) {
   if (!Fits(from.text.size())) return;
-  made_->text.reserve(from.text.size() + 16);
-  made_->origins.reserve(from.text.size() + 16);
+  made_->text.reserve(from.text.size());
+  made_->origins.reserve(from.text.size());
 }
 
 bool Rewriter::Fits(size_t more_bytes) {
@@ -77,7 +77,7 @@ absl::Status Rewriter::Finish(TextPiece& piece) {
         "tokenizer: its normalizer makes this text many times longer; encode it in smaller parts, "
         "or use a base whose tokenizer.json doesn't");
   }
-  arena_.left_ -= made_->bytes();
+  arena_.left_ -= std::min(arena_.left_, made_->bytes());
   piece.text = made_->text;
   piece.origins = made_->origins.data();
   arena_.texts_.push_back(std::move(made_));

@@ -51,7 +51,10 @@ class TextArena {
   struct Text {
     std::string text;
     std::vector<Origin> origins;
-    size_t bytes() const { return text.size() + origins.size() * sizeof(Origin); }
+    // With what allocating them costs.
+    size_t bytes() const {
+      return sizeof(Text) + 64 + text.capacity() + origins.capacity() * sizeof(Origin);
+    }
   };
   std::vector<std::unique_ptr<Text>> texts_;
   size_t left_;  // bytes of texts and their tables that may still be made
@@ -65,6 +68,8 @@ class Rewriter {
   void Keep(size_t begin, size_t end);
   // Writes `text`, which came from `origin`.
   void Insert(std::string_view text, Origin origin);
+  // Bytes written so far.
+  size_t size() const { return made_->text.size(); }
   // The new piece, at the old one's place. Errors: kResourceExhausted when the arena has no
   // room for it.
   absl::Status Finish(TextPiece& piece);

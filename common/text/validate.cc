@@ -42,7 +42,8 @@ class Validator {
         rows_(std::move(base), options),
         preview_rows_(static_cast<size_t>(std::max(preview_rows, 0))) {}
 
-  void Line(const DatasetLine& line);
+  // False when it makes no sense to go on.
+  bool Line(const DatasetLine& line);
   DatasetReport Finish(const absl::Status& read);
 
  private:
@@ -82,14 +83,14 @@ void Validator::CountDuplicate(const DatasetLine& line) {
   }
 }
 
-void Validator::Line(const DatasetLine& line) {
+bool Validator::Line(const DatasetLine& line) {
   TokenizedRow row;
   const RowProblem problem =
       line.too_long ? LineTooLong() : rows_.Tokenize(line.text, line.number, &row);
   if (!problem.ok()) {
     ++report_.bad_rows;
     Refuse(RowErrorName(problem.error), absl::StrCat(name_, ":", line.number, ": ", problem.what));
-    return;
+    return problem.error != RowError::kTemplateTooSlow;
   }
   CountDuplicate(line);
   const uint64_t length = row.ids.size();
@@ -112,6 +113,7 @@ void Validator::Line(const DatasetLine& line) {
   }
   if (report_.preview.size() < preview_rows_)
     report_.preview.push_back(Preview(row, base_->tokenizer()));
+  return true;
 }
 
 DatasetReport Validator::Finish(const absl::Status& read) {
@@ -142,10 +144,8 @@ absl::StatusOr<DatasetReport> ValidateDataset(std::string_view bytes, const std:
   }
   if (options.max_errors < 1) return absl::InvalidArgumentError("max_errors must be at least 1");
   Validator validator(name, std::move(base), options, preview_rows);
-  const absl::Status read = ForEachLine(bytes, [&](const DatasetLine& line) {
-    validator.Line(line);
-    return true;
-  });
+  const absl::Status read =
+      ForEachLine(bytes, [&](const DatasetLine& line) { return validator.Line(line); });
   if (absl::IsCancelled(read)) return read;
   return validator.Finish(read);
 }

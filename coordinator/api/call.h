@@ -9,6 +9,7 @@
 #include "absl/status/statusor.h"
 #include "common/interrupt.h"
 #include "coordinator/api/context.h"
+#include "coordinator/api/datasets.h"
 #include "coordinator/api/errors.h"
 
 namespace tundra::coordinator {
@@ -64,6 +65,34 @@ grpc::ServerUnaryReactor* RunUnary(const Context* context, std::string_view meth
       if (result.ok()) *response = *std::move(result);
       finish(result.status());
     }
+  });
+  if (!queued) finish(Busy());
+  return reactor;
+}
+
+// As RunUnary, for fn(may_validate): first with false on context->executor, and when that answers
+// with an error that NeedsValidation() knows, with true where it may take its time.
+template <typename Response, typename Fn>
+grpc::ServerUnaryReactor* RunMaybeValidating(const Context* context, std::string_view method,
+                                             grpc::CallbackServerContext* call, Response* response,
+                                             Fn fn) {
+  grpc::ServerUnaryReactor* const reactor = call->DefaultReactor();
+  const CallTimer timer(context, method);
+  const auto finish = [reactor, timer, response](absl::StatusOr<Response> result) {
+    if (result.ok()) *response = *std::move(result);
+    const grpc::Status status = ToGrpc(result.status());
+    timer.Done(status);
+    reactor->Finish(status);
+  };
+  const auto run = [call, fn](bool may_validate) {
+    const auto bound = [&] { return fn(may_validate); };
+    return RunForCaller(call, bound);
+  };
+  const bool queued = context->executor->TryRun([context, run, finish] {
+    absl::StatusOr<Response> result = run(/*may_validate=*/false);
+    if (!NeedsValidation(result.status())) return finish(std::move(result));
+    const auto validate = [run, finish] { finish(run(/*may_validate=*/true)); };
+    if (!context->validation_executor->TryRun(validate)) finish(Busy());
   });
   if (!queued) finish(Busy());
   return reactor;

@@ -67,9 +67,9 @@ class DatasetServiceImpl : public v1::DatasetService::CallbackService {
   }
   grpc::ServerUnaryReactor* ValidateDataset(Call* call, const v1::ValidateDatasetRequest* in,
                                             v1::ValidationReport* out) override {
-    return RunUnary(
-        context_, "ValidateDataset", call, out, [this, in] { return datasets_.Validate(*in); },
-        context_->validation_executor);
+    return RunMaybeValidating(
+        context_, "ValidateDataset", call, out,
+        [this, in](bool may_validate) { return datasets_.Validate(*in, may_validate); });
   }
 
  private:

@@ -152,7 +152,8 @@ absl::Status Datasets::Delete(const v1::DeleteDatasetRequest& request) {
   });
 }
 
-absl::StatusOr<v1::ValidationReport> Datasets::Validate(const v1::ValidateDatasetRequest& request) {
+absl::StatusOr<v1::ValidationReport> Datasets::Validate(const v1::ValidateDatasetRequest& request,
+                                                        bool may_validate) {
   Violations v;
   v.Require(request.max_seq_length() >= 0, "max_seq_length", "must be 0 or more");
   v.Require(request.preview_rows() >= 0 && request.preview_rows() <= 100, "preview_rows",
@@ -182,6 +183,7 @@ absl::StatusOr<v1::ValidationReport> Datasets::Validate(const v1::ValidateDatase
   options.loss_on =
       request.loss_on() == v1::LOSS_ON_UNSPECIFIED ? v1::ASSISTANT : request.loss_on();
   options.preview_rows = request.preview_rows();
+  options.may_validate = may_validate;
   return Report(dataset, base, options);
 }
 

@@ -46,7 +46,9 @@ class Datasets {
   absl::StatusOr<v1::Dataset> Get(const v1::GetDatasetRequest& request);
   absl::StatusOr<v1::ListDatasetsResponse> List(const v1::ListDatasetsRequest& request);
   absl::Status Delete(const v1::DeleteDatasetRequest& request);
-  absl::StatusOr<v1::ValidationReport> Validate(const v1::ValidateDatasetRequest& request);
+  // may_validate as in ValidationOptions.
+  absl::StatusOr<v1::ValidationReport> Validate(const v1::ValidateDatasetRequest& request,
+                                                bool may_validate);
 
   // The report of a data set against a base, from the cache or made now.
   // Errors: kUnavailable while the base's text files are on their way.

@@ -17,13 +17,27 @@ void Violations::Add(std::string_view field, std::string_view description) {
 
 absl::Status Violations::ToStatus() const {
   if (list_.empty()) return absl::OkStatus();
+  // Errors travel in HTTP headers, of which common clients take 8 KiB in all; details stand
+  // there in base64.
+  constexpr size_t kMostMessage = 3'000;
+  constexpr size_t kMostDetails = 2'500;
   google::rpc::BadRequest bad;
   std::string message;
+  size_t told = 0;
   for (const auto& [field, description] : list_) {
+    const size_t more = field.size() + description.size() + 16;
+    if (told > 0 &&
+        (message.size() + more > kMostMessage || bad.ByteSizeLong() + more > kMostDetails))
+      break;
+    ++told;
     auto* const violation = bad.add_field_violations();
-    violation->set_field(field);
-    violation->set_description(description);
-    absl::StrAppend(&message, message.empty() ? "" : "; ", field, ": ", description);
+    violation->set_field(field.substr(0, kMostMessage / 2));
+    violation->set_description(description.substr(0, kMostMessage / 2));
+    absl::StrAppend(&message, message.empty() ? "" : "; ", violation->field(), ": ",
+                    violation->description());
+  }
+  if (told < list_.size()) {
+    absl::StrAppend(&message, "; and ", list_.size() - told, " more faults");
   }
   absl::Status status = absl::InvalidArgumentError(message);
   status.SetPayload(kBadRequestUrl, absl::Cord(bad.SerializeAsString()));

@@ -1,6 +1,7 @@
 // GenerateService over gRPC: the client's end of the relay, and the upload of
 // adapter folders.
 #include <algorithm>
+#include <nlohmann/json.hpp>
 
 #include "absl/strings/str_cat.h"
 #include "common/sha256.h"
@@ -18,6 +19,7 @@ using Call = grpc::CallbackServerContext;
 
 constexpr absl::Duration kPatience = absl::Seconds(60);
 constexpr int64_t kMaxAdapterBytes = int64_t{1} << 30;
+constexpr int64_t kMaxConfigBytes = int64_t{1} << 20;
 
 // How long the call may wait for a worker: to its deadline, less what its answer
 // needs to arrive.
@@ -156,11 +158,30 @@ class AdapterUpload : public UploadReactor<v1::UploadAdapterRequest, v1::UploadA
       return absl::InvalidArgumentError(
           "an adapter has two files: adapter_config.json and adapter_model.safetensors");
     }
+    RETURN_IF_ERROR(CheckConfig());
     ASSIGN_OR_RETURN(*response->mutable_name(), catalog_->KeepUpload(adapter_));
     return absl::OkStatus();
   }
 
  private:
+  // The rest of it the worker judges, which knows the base.
+  absl::Status CheckConfig() {
+    for (const v1::AdapterFile& file : adapter_.files()) {
+      if (file.filename() != "adapter_config.json") continue;
+      if (file.size_bytes() > kMaxConfigBytes) {
+        return absl::InvalidArgumentError("adapter_config.json: over 1 MiB; is it the right file?");
+      }
+      ASSIGN_OR_RETURN(const std::string text,
+                       context()->blobs->Read({file.sha256()}, 0, file.size_bytes()));
+      if (!nlohmann::json::parse(text, nullptr, /*allow_exceptions=*/false).is_object()) {
+        return absl::InvalidArgumentError(
+            "adapter_config.json: not a JSON object; give the folder of an adapter as PEFT saves "
+            "it");
+      }
+    }
+    return absl::OkStatus();
+  }
+
   absl::Status EndFile() {
     if (writer_ == nullptr) return absl::OkStatus();
     const absl::Status status = writer_->Commit();

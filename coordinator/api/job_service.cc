@@ -128,27 +128,9 @@ class JobServiceImpl : public v1::JobService::CallbackService {
 
   grpc::ServerUnaryReactor* CreateJob(Call* call, const v1::CreateJobRequest* in,
                                       v1::Job* out) override {
-    // A job whose data sets have yet to be validated goes on where that may take its time.
-    grpc::ServerUnaryReactor* const reactor = call->DefaultReactor();
-    const CallTimer timer(context_, "CreateJob");
-    const auto finish = [reactor, timer, out](absl::StatusOr<v1::Job> job) {
-      if (job.ok()) *out = *std::move(job);
-      const grpc::Status status = ToGrpc(job.status());
-      timer.Done(status);
-      reactor->Finish(status);
-    };
-    const auto create = [this, call, in](bool may_validate) {
-      const auto run = [&] { return jobs_.Create(*in, may_validate); };
-      return RunForCaller(call, run);
-    };
-    const bool queued = context_->executor->TryRun([this, create, finish] {
-      absl::StatusOr<v1::Job> job = create(/*may_validate=*/false);
-      if (!NeedsValidation(job.status())) return finish(std::move(job));
-      const auto validate = [create, finish] { finish(create(/*may_validate=*/true)); };
-      if (!context_->validation_executor->TryRun(validate)) finish(Busy());
+    return RunMaybeValidating(context_, "CreateJob", call, out, [this, in](bool may_validate) {
+      return jobs_.Create(*in, may_validate);
     });
-    if (!queued) finish(Busy());
-    return reactor;
   }
   grpc::ServerUnaryReactor* GetJob(Call* call, const v1::GetJobRequest* in, v1::Job* out) override {
     return RunUnary(context_, "GetJob", call, out, [this, in] { return jobs_.Get(*in); });

@@ -266,6 +266,9 @@ absl::Status SqlTxn::DeleteJob(const JobRecord& job) {
   return SqlGuard("deleting a job", [&] {
     const long long key = job.key;
     const std::string owners = absl::StrCat("checkpoint/", job.key, "/%");
+    sql_ << "UPDATE blobs SET touched = 0 WHERE sha256 IN "
+            "(SELECT sha256 FROM blob_refs WHERE owner LIKE :o)",
+        soci::use(owners);
     sql_ << "DELETE FROM blob_refs WHERE owner LIKE :o", soci::use(owners);
     for (const char* const table : {"timeline", "job_labels", "checkpoints"}) {
       sql_ << "DELETE FROM " << table << " WHERE job_key = :k", soci::use(key);

@@ -56,7 +56,7 @@ absl::Status SqlError(const std::exception& error, std::string_view what) {
   if ((sqlite != nullptr && sqlite->result() == kSqliteFull) ||
       message.find("disk is full") != std::string::npos) {
     return absl::ResourceExhaustedError(
-        absl::StrCat(message, "; make room on the data folder's disk"));
+        "the disk of the coordinator's data folder is full; make room there and try again");
   }
   return absl::InternalError(message);
 }
@@ -70,6 +70,11 @@ void SqlTxn::Refer(const std::string& owner, const std::string& sha256) {
 }
 
 void SqlTxn::DropRefs(const std::string& owner) {
+  // What was referred to and is so no longer goes with the next collection; the grace is for
+  // what has come and is not yet referred to.
+  sql_ << "UPDATE blobs SET touched = 0 WHERE sha256 IN "
+          "(SELECT sha256 FROM blob_refs WHERE owner = :o)",
+      soci::use(owner);
   sql_ << "DELETE FROM blob_refs WHERE owner = :o", soci::use(owner);
 }
 

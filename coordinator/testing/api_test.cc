@@ -233,6 +233,18 @@ TEST_F(ApiTest, LongValidationsHoldUpNobodyAndEndWithTheirCallers) {
   const auto worker = NewWorker("worker-1", 1);
   v1::CreateJobRequest endless = JobRequest(1);
   endless.mutable_job()->mutable_spec()->mutable_dataset()->set_train(Upload("ENDLESS\n"));
+  const std::string good = Upload("one\n");
+  v1::CreateJobRequest before = JobRequest(1);
+  before.mutable_job()->mutable_spec()->mutable_dataset()->set_train(good);
+  Create(before);
+  v1::ValidateDatasetRequest validate;
+  validate.set_name(good);
+  validate.set_base("tiny");
+  {
+    grpc::ClientContext context;
+    v1::ValidationReport report;
+    EXPECT_TRUE(datasets_->ValidateDataset(&context, validate, &report).ok());
+  }
   // More than there are threads of any kind.
   constexpr int kCallers = 20;
   std::vector<grpc::ClientContext> contexts(kCallers);
@@ -244,7 +256,15 @@ TEST_F(ApiTest, LongValidationsHoldUpNobodyAndEndWithTheirCallers) {
                 grpc::StatusCode::CANCELLED);
     });
   }
-  // Everything else goes on, jobs whose data sets are known to be good included.
+  // Everything else goes on, jobs and validations of data sets that are known included.
+  v1::CreateJobRequest known = JobRequest(1);
+  known.mutable_job()->mutable_spec()->mutable_dataset()->set_train(good);
+  Create(known);
+  v1::ValidationReport report;
+  {
+    grpc::ClientContext context;
+    EXPECT_TRUE(datasets_->ValidateDataset(&context, validate, &report).ok());
+  }
   v1::ListJobsResponse list;
   for (int i = 0; i < 10; ++i) {
     grpc::ClientContext context;
