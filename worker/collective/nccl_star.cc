@@ -295,22 +295,25 @@ void NcclStar::SendToAll(const StarHeader& header, const void* payload, size_t p
   for (const Link& link : links_) Send(link.rank, header, payload, payload_bytes);
 }
 
-// False when the connection is gone; reading tells why.
-bool NcclStar::Write(Link& link) {
+// When the connection is gone, so is what was to be written: a rank that has closed
+// wants no more, and of one that has died reading tells.
+void NcclStar::Write(Link& link) {
   while (!link.out.empty()) {
     const std::vector<std::byte>& front = link.out.front();
     const ssize_t n = ::send(link.socket.get(), front.data() + link.out_done,
                              front.size() - link.out_done, MSG_NOSIGNAL);
     if (n < 0) {
       if (errno == EINTR) continue;
-      return errno == EAGAIN;
+      if (errno == EAGAIN) return;
+      link.out.clear();
+      link.out_done = 0;
+      return;
     }
     link.out_done += static_cast<size_t>(n);
     if (link.out_done < front.size()) continue;
     link.out.pop_front();
     link.out_done = 0;
   }
-  return true;
 }
 
 // False when the connection is gone or carries what no rank sends.
@@ -388,8 +391,7 @@ void NcclStar::Flush(std::chrono::nanoseconds limit) {
   while (true) {
     std::vector<pollfd> fds;
     for (Link& link : links_) {
-      // What can't be written is not wanted any more.
-      if (!Write(link)) link.out.clear();
+      Write(link);
       if (link.out.empty()) continue;
       fds.push_back({.fd = link.socket.get(), .events = POLLOUT, .revents = 0});
     }

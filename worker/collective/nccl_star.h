@@ -114,7 +114,7 @@ class NcclStar {
   };
 
   NcclStar();
-  static bool Write(Link& link);
+  static void Write(Link& link);
   static bool Read(Link& link, std::vector<StarMessage>* messages, std::string* why);
 
   std::vector<Link> links_;
