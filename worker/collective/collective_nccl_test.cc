@@ -422,6 +422,14 @@ TEST_F(NcclTest, RanksThatDisagreeAreToldHowAndNothingIsLaunched) {
   }
 }
 
+TEST_F(NcclTest, TwoThreadsOnOneChannelAreRefused) {
+  ConnectAll(2);
+  OnAllRanks(2, [&](int) {
+    EXPECT_THAT(rank(0).Barrier({.timeout = kPatience}),
+                StatusIs(absl::StatusCode::kFailedPrecondition, HasSubstr("another thread")));
+  });
+}
+
 // --- order and streams ------------------------------------------------------------
 
 // Two communicators whose work is launched in different orders may block each other
@@ -547,6 +555,26 @@ TEST_F(NcclTest, ClosingDestroysTheCommunicators) {
   for (int r = 0; r < 3; ++r) {
     EXPECT_TRUE(Eventually([&] { return StandInCounts(device(r)).destroyed == 2; })) << r;
     EXPECT_EQ(StandInCounts(device(r)).aborted, 0);
+  }
+}
+
+// The others finish and leave while rank 0 is still at it: what it has to tell them
+// then has no taker, which must not keep its call.
+TEST_F(NcclTest, ACallEndsThoughThePeersHaveFinishedItAndClosed) {
+  ConnectAll(3);
+  InjectNcclFault(device(0), NcclFault::kKernelEndsLate, 0);
+  OnAllRanks(3, [&](int r) {
+    std::vector<int64_t> values(100, r);
+    TUNDRA_EXPECT_OK(rank(r).AllReduceSum(values, {.timeout = kSoon}));
+    EXPECT_EQ(values.back(), 3);
+    if (r == 0) return;
+    if (r == 2) {
+      EXPECT_TRUE(Eventually([&] { return StandInCounts(device(1)).destroyed == 2; }));
+    }
+    group_[static_cast<size_t>(r)].reset();
+  });
+  for (int r = 0; r < 3; ++r) {
+    EXPECT_TRUE(Eventually([&] { return StandInCounts(device(r)).destroyed == 2; })) << r;
   }
 }
 

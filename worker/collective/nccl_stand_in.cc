@@ -190,14 +190,21 @@ void Perform(std::map<int, Part*>& meeting) {
   for (const auto& [rank, part] : meeting) std::memcpy(part->to, result.data(), result.size());
 }
 
+bool OthersAreGone(const Comm& comm) {
+  for (const auto& [rank, member] : comm.clique->members) {
+    if (member != &comm && !member->gone) return false;
+  }
+  return true;
+}
+
 // The kernel of one rank: waits for the others, and ends without a result when its
 // communicator fails or goes away.
-void PutKernel(Comm* comm, Stream* stream, Part brought, bool hangs) {
+void PutKernel(Comm* comm, Stream* stream, Part brought, bool hangs, bool late) {
   auto part = std::make_shared<Part>(brought);
   const uint64_t number = comm->collectives++;
   auto arrived = std::make_shared<bool>(false);
-  Put(*stream, [comm, number, part, arrived, hangs] {
-    if (part->done) return true;
+  Put(*stream, [comm, number, part, arrived, hangs, late] {
+    if (part->done) return !late || OthersAreGone(*comm);
     auto& meeting = comm->clique->meetings[number];
     if (comm->gone || comm->error != NcclResult::kSuccess) {
       meeting.erase(comm->rank);
@@ -209,7 +216,7 @@ void PutKernel(Comm* comm, Stream* stream, Part brought, bool hangs) {
     if (static_cast<int>(meeting.size()) < comm->clique->size) return false;
     Perform(meeting);
     meeting.clear();
-    return true;
+    return !late;
   });
 }
 
@@ -238,8 +245,9 @@ NcclResult Collective(const char* what, NcclComm handle, CudaStream stream, cons
                      Has(comm->device, NcclFault::kKernelHangs, call);
   comm->enqueue_hangs = Has(comm->device, NcclFault::kEnqueueHangs, call);
   comm->polls = kPollsUntilEnqueued;
-  comm->enqueue = [comm, stream, part, hangs, fails] {
-    PutKernel(comm, static_cast<Stream*>(stream), part, hangs);
+  const bool late = Has(comm->device, NcclFault::kKernelEndsLate, call);
+  comm->enqueue = [comm, stream, part, hangs, fails, late] {
+    PutKernel(comm, static_cast<Stream*>(stream), part, hangs, late);
     if (fails) comm->error = NcclResult::kRemoteError;
   };
   return NcclResult::kInProgress;

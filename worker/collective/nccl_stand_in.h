@@ -22,18 +22,19 @@ const NcclApi& NcclStandIn();
 int NewStandInDevice();
 
 enum class NcclFault {
-  kInitHangs,      // the communicator never gets ready
-  kInitCallHangs,  // ncclCommInitRankConfig does not return
-  kInitFails,      // ncclCommInitRankConfig: invalid usage
-  kLaunchFails,    // a collective returns an error
-  kLaunchHangs,    // a collective does not return
-  kEnqueueHangs,   // a collective stays "in progress" for ever
-  kKernelHangs,    // a collective is on the stream and never arrives at its peers
-  kAsyncError,     // ncclCommGetAsyncError: remote error; the kernel ends without result
-  kDeviceError,    // cudaEventQuery: an error; the kernel never arrives at its peers
-  kQueryHangs,     // cudaEventQuery does not return, nor does the kernel arrive
-  kAbortHangs,     // ncclCommAbort does not return
-  kFinalizeHangs,  // ncclCommFinalize stays "in progress" for ever
+  kInitHangs,       // the communicator never gets ready
+  kInitCallHangs,   // ncclCommInitRankConfig does not return
+  kInitFails,       // ncclCommInitRankConfig: invalid usage
+  kLaunchFails,     // a collective returns an error
+  kLaunchHangs,     // a collective does not return
+  kEnqueueHangs,    // a collective stays "in progress" for ever
+  kKernelHangs,     // a collective is on the stream and never arrives at its peers
+  kKernelEndsLate,  // a collective's kernel ends only when all other ranks have left
+  kAsyncError,      // ncclCommGetAsyncError: remote error; the kernel ends without result
+  kDeviceError,     // cudaEventQuery: an error; the kernel never arrives at its peers
+  kQueryHangs,      // cudaEventQuery does not return, nor does the kernel arrive
+  kAbortHangs,      // ncclCommAbort does not return
+  kFinalizeHangs,   // ncclCommFinalize stays "in progress" for ever
 };
 
 // The fault strikes at that device's collective number `call` (from 0, over all its
