@@ -4,7 +4,8 @@
 // A group is made in two phases, the same for every backend. Each rank makes a
 // CollectiveBootstrap and hands its local_address() to the coordinator, which
 // gives every rank the addresses of all; then all call Connect. (Gloo: where
-// each pair listens. NCCL: rank 0's unique id, nothing from the others.)
+// each pair listens. NCCL: rank 0's unique ids and where it listens, nothing from
+// the others.)
 //
 // Rules, kept by every backend and checked by one suite
 // (collective_contract_test.cc):
@@ -58,6 +59,11 @@ struct CallOptions {
   // spans, start after the work queued on this stream (a cudaStream_t), and
   // return once the result is there. Host backends ignore it.
   void* stream = nullptr;
+  // The spans of this call lie on the host even where memory_space() is kDevice:
+  // for headers, maxima and other small data (at most 64 MiB of results) that needs
+  // no way through the device. Nothing waits for `stream` then. Equal on all ranks.
+  // Host backends ignore it.
+  bool on_host = false;
 };
 
 // Counters since the group was connected; for metrics.

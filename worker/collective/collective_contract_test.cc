@@ -30,7 +30,7 @@ class CollectiveContract : public ::testing::TestWithParam<std::tuple<Backend, i
 };
 
 INSTANTIATE_TEST_SUITE_P(Backends, CollectiveContract,
-                         ::testing::Combine(::testing::Values(Backend::kLocal, Backend::kGloo),
+                         ::testing::Combine(kBackends,
                                             ::testing::Values(1, 2, 3, 4, 8)),
                          [](const auto& info) {
                            return absl::StrCat(BackendName(std::get<0>(info.param)), "x",

@@ -26,7 +26,7 @@ class CollectiveFaults : public ::testing::TestWithParam<std::tuple<Backend, int
 };
 
 INSTANTIATE_TEST_SUITE_P(Backends, CollectiveFaults,
-                         ::testing::Combine(::testing::Values(Backend::kLocal, Backend::kGloo),
+                         ::testing::Combine(kBackends,
                                             ::testing::Values(2, 3, 8)),
                          [](const auto& info) {
                            return absl::StrCat(BackendName(std::get<0>(info.param)), "x",

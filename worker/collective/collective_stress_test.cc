@@ -46,7 +46,7 @@ void Gather(Collective& c, std::atomic<int64_t>& calls) {
 
 class CollectiveStress : public ::testing::TestWithParam<Backend> {};
 INSTANTIATE_TEST_SUITE_P(Backends, CollectiveStress,
-                         ::testing::Values(Backend::kLocal, Backend::kGloo),
+                         kBackends,
                          [](const auto& info) { return BackendName(info.param); });
 
 TEST_P(CollectiveStress, AbortsAtRandomMomentsEndEveryCall) {
