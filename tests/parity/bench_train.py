@@ -108,6 +108,12 @@ def peft_turn(task):
 # ---- the comparison ------------------------------------------------------------------
 
 
+def show_progress(text):
+    """Replaces the line on a terminal."""
+    if sys.stderr.isatty():
+        print(f"\r\x1b[2K{text}", end="", file=sys.stderr, flush=True)
+
+
 def output_of(command, environment=None):
     done = subprocess.run([str(c) for c in command], capture_output=True, text=True, env=environment)
     if done.returncode != 0:
@@ -159,7 +165,7 @@ class Case:
         result = json.loads(output_of([
             self.args.bench, self.base, "--rows", self.rows, "--precision", self.precision, "--threads", self.args.threads,
             "--device", self.args.device, "--rank", self.args.rank, "--target-modules", self.args.target_modules,
-            "--steps", self.args.steps, "--warm-up", self.args.warm_up, "--best-rate-ms", best, "-o", "json",
+            "--steps", self.args.steps, "--warm-up", self.args.warm_up, "--profiled-steps", 1, "--best-rate-ms", best, "-o", "json",
         ]))
         return result | {"step_seconds": result["step_seconds"]["all"], "profile": result} | result["memory"]
 
@@ -172,11 +178,9 @@ class Case:
     def run(self):
         for turn in range(self.args.rounds):
             for side, take in self.sides.items():
-                print(f"\r\x1b[2K{self.precision}, {self.tokens} tokens: turn {turn + 1} of {self.args.rounds}, {side}",
-                      end="", file=sys.stderr, flush=True) if sys.stderr.isatty() else None
+                show_progress(f"{self.precision}, {self.tokens} tokens: turn {turn + 1} of {self.args.rounds}, {side}")
                 self.turns[side].append(take(turn + 1 == self.args.rounds))
-        if sys.stderr.isatty():
-            print("\r\x1b[2K", end="", file=sys.stderr)
+        show_progress("")
 
     def result(self):
         sides = {}
@@ -216,8 +220,9 @@ def print_table(cases):
         for side, f in case["sides"].items():
             ratio = "" if side == "tundra" else f"{f['tundra_is_faster_by']:.2f}"
             span = "" if side == "tundra" else f"{min(f['by_turn']):.2f} to {max(f['by_turn']):.2f}"
+            memory = f["device_peak_bytes" if case["on_gpu"] else "process_peak_bytes"]
             print(f"{case['precision']:10}{case['tokens']:>7}  {side:15}{f['tokens_per_second']:>9.1f}{1e3 * f['step_seconds_median']:>9.1f}"
-                  f"{1e3 * f['step_seconds_fastest']:>9.1f}{(f['device_peak_bytes'] if case['on_gpu'] else f['process_peak_bytes']) / 1e6:>11.0f}{ratio:>18}  {span}")
+                  f"{1e3 * f['step_seconds_fastest']:>9.1f}{memory / 1e6:>11.0f}{ratio:>18}  {span}")
         print(f"{'':17}  efficiency {100 * case['profile']['efficiency']:.1f} %; first loss "
               + ", ".join(f"{side} {f['first_loss']:.5f}" for side, f in case["sides"].items()))
 
@@ -227,7 +232,8 @@ def versions():
     import torch
     import transformers
 
-    return {"torch": torch.__version__, "transformers": transformers.__version__, "peft": peft.__version__, "python": platform.python_version()}
+    packages = {package.__name__: package.__version__ for package in (torch, transformers, peft)}
+    return packages | {"python": platform.python_version()}
 
 
 def main():
