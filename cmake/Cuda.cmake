@@ -39,7 +39,7 @@ endif()
 # What program and backend have to agree on: the headers whose classes pass between them.
 set(hashes)
 foreach(header worker/device/cuda_backend.h worker/device/device.h worker/device/view.h
-               worker/device/arena.h worker/ops/ops.h)
+               worker/device/arena.h worker/ops/ops.h worker/collective/nccl_api.h)
   file(SHA256 ${CMAKE_SOURCE_DIR}/${header} hash)
   string(APPEND hashes ${hash})
   set_property(DIRECTORY APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/${header})

@@ -18,7 +18,7 @@ namespace {
 
 // What the coordinator needs to tokenize and to render templates.
 constexpr std::array kTextFiles = {
-    "config.json",        "generation_config.json", "tokenizer.json",
+    "config.json",           "generation_config.json",  "tokenizer.json",
     "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja",
     "chat_template.json",
 };

@@ -8,6 +8,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <set>
 #include <thread>
 #include <utility>
 
@@ -177,6 +178,22 @@ absl::StatusOr<std::vector<FoundDevice>> FindDevices(const DeviceChoice& choice,
   if (gpus.ok() || choice.form == DeviceChoice::Form::kCuda) return gpus;
   LogInfo("no GPU is used: {}", std::string(gpus.status().message()));
   return FindCpus(1, threads, cpu_max_isa);
+}
+
+absl::StatusOr<std::string> ChooseCollective(const std::string& wanted,
+                                             const std::vector<FoundDevice>& devices) {
+  bool possible = true;
+  std::set<int> seen;
+  for (const FoundDevice& device : devices) {
+    possible = possible && device.info.kind() == "cuda" && seen.insert(device.ordinal).second;
+  }
+  if (wanted == "auto") return std::string(possible ? "nccl" : "gloo");
+  if (wanted == "nccl" && !possible) {
+    return absl::InvalidArgumentError(
+        "--collective nccl: NCCL needs a GPU of its own for every rank; name GPUs in --devices, "
+        "each once, or use --collective gloo");
+  }
+  return wanted;
 }
 
 int ThreadsPerRank(int threads, int ranks) {

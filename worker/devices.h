@@ -39,6 +39,11 @@ struct FoundDevice {
 absl::StatusOr<std::vector<FoundDevice>> FindDevices(const DeviceChoice& choice, int threads,
                                                      const std::string& cpu_max_isa);
 
+// "gloo" or "nccl", for "--collective": "auto" is nccl when the devices are GPUs, each named once.
+// Errors: kInvalidArgument for nccl with other devices.
+absl::StatusOr<std::string> ChooseCollective(const std::string& wanted,
+                                             const std::vector<FoundDevice>& devices);
+
 // Threads of each rank: `threads` over all ranks (0: every core), divided evenly,
 // at least 1.
 int ThreadsPerRank(int threads, int ranks);

@@ -18,7 +18,8 @@ class GenerationDelivery {
   // `on_broken` is called once, from the delivery's thread, when the coordinator
   // takes no more, because the reader has gone or the connection broke; not once
   // the destructor runs.
-  GenerationDelivery(std::shared_ptr<grpc::ChannelInterface> channel, std::function<void()> on_broken);
+  GenerationDelivery(std::shared_ptr<grpc::ChannelInterface> channel,
+                     std::function<void()> on_broken);
   // Gives what is queued a second if the last chunk is among it; else gives up at
   // once. Never waits for a coordinator that does not read.
   ~GenerationDelivery();

@@ -48,8 +48,7 @@ absl::Status Link::SetSendTimeout(absl::Duration timeout) {
   return absl::OkStatus();
 }
 
-absl::Status Link::Send(const google::protobuf::MessageLite& message,
-                        const std::vector<int>& fds) {
+absl::Status Link::Send(const google::protobuf::MessageLite& message, const std::vector<int>& fds) {
   TUNDRA_CHECK(fds.size() <= kMaxFds);
   std::string frame(4, '\0');
   TUNDRA_CHECK(message.AppendToString(&frame));
@@ -119,9 +118,10 @@ absl::Status Link::Receive(google::protobuf::MessageLite* message, std::vector<F
   const absl::Time deadline = absl::Now() + timeout;
   while (true) {
     pollfd wait{socket_.get(), POLLIN, 0};
-    const int64_t left = timeout == absl::InfiniteDuration()
-                             ? -1
-                             : std::max<int64_t>(0, absl::ToInt64Milliseconds(deadline - absl::Now()));
+    const int64_t left =
+        timeout == absl::InfiniteDuration()
+            ? -1
+            : std::max<int64_t>(0, absl::ToInt64Milliseconds(deadline - absl::Now()));
     const int ready = ::poll(&wait, 1, static_cast<int>(std::min<int64_t>(left, 1 << 30)));
     if (ready > 0) break;
     if (ready < 0 && errno != EINTR) return ErrnoStatus(errno, "poll");

@@ -82,7 +82,8 @@ TEST_F(LinkTest, SaysThatNothingCame) {
 }
 
 TEST_F(LinkTest, RefusesBytesThatMakeNoMessage) {
-  for (const std::string& bytes : {std::string("\xff\xff\xff\xff", 4), std::string("\3\0\0\0zzz", 7)}) {
+  for (const std::string& bytes :
+       {std::string("\xff\xff\xff\xff", 4), std::string("\3\0\0\0zzz", 7)}) {
     TUNDRA_ASSERT_OK(WriteAll(raw_, bytes, "socket"));
     ToRank got;
     std::vector<Fd> fds;
@@ -166,8 +167,7 @@ TEST(RankProcessTest, KillsARankThatSendsNonsenseAndSaysSo) {
 
 TEST(RankProcessTest, KillsARankThatTakesNoMessages) {
   Watched rank("deaf", absl::Milliseconds(20));
-  EXPECT_THAT(rank.process->Send(Order(8 << 20)),
-              StatusIs(absl::StatusCode::kDeadlineExceeded, _));
+  EXPECT_THAT(rank.process->Send(Order(8 << 20)), StatusIs(absl::StatusCode::kDeadlineExceeded, _));
   ASSERT_TRUE(rank.ended.WaitForNotificationWithTimeout(kDeadline));
 }
 

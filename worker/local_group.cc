@@ -101,6 +101,7 @@ void LocalGroup::SendSetup(int rank, Rank& entry) {
   const std::vector<int>& ordinals = options_.device_ordinals;
   setup.set_device_ordinal(index < ordinals.size() ? ordinals[index] : entry.device_index);
   setup.set_threads(options_.threads_per_rank);
+  setup.set_collective(options_.collective);
   setup.set_collective_host(options_.collective_host);
   setup.set_collective_timeout_ms(absl::ToInt64Milliseconds(options_.collective_timeout));
   std::vector<int> fds;
@@ -123,8 +124,8 @@ void LocalGroup::SendPeers() {
     const auto stored = shards_->find({assignment_.base_hash(), assignment_.shards(), shard});
     if (stored != shards_->end()) fds.push_back(stored->second.memory.get());
   }
-  const bool all_here = fds.size() == static_cast<size_t>(assignment_.shards()) &&
-                        fds.size() <= Link::kMaxFds;
+  const bool all_here =
+      fds.size() == static_cast<size_t>(assignment_.shards()) && fds.size() <= Link::kMaxFds;
   // Every rank of the group must gather alike, so mapping is for groups on one host.
   bool one_host = true;
   for (const auto& member : assignment_.members()) {
@@ -201,9 +202,8 @@ bool LocalGroup::ready() const {
 }
 
 bool LocalGroup::UsesDevice(int device_index) const {
-  return std::any_of(ranks_.begin(), ranks_.end(), [&](const auto& item) {
-    return item.second.device_index == device_index;
-  });
+  return std::any_of(ranks_.begin(), ranks_.end(),
+                     [&](const auto& item) { return item.second.device_index == device_index; });
 }
 
 tundra::v1::GroupReport LocalGroup::Report() const {

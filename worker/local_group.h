@@ -57,6 +57,7 @@ struct LocalGroupOptions {
   absl::Duration load_timeout = absl::Hours(1);
   // Gather over the network even where shards could be mapped (tests).
   bool network_gather = false;
+  std::string collective = "gloo";
   // Called from reader threads.
   std::function<void(int rank, FromRank message, std::vector<Fd> fds)> on_message;
   std::function<void(int rank, std::string how)> on_exit;
@@ -66,8 +67,7 @@ struct LocalGroupOptions {
 class LocalGroup {
  public:
   // Spawns the ranks of `assignment` whose member is this worker.
-  LocalGroup(tundra::v1::GroupAssignment assignment, LocalGroupOptions options,
-             ShardStore* shards);
+  LocalGroup(tundra::v1::GroupAssignment assignment, LocalGroupOptions options, ShardStore* shards);
 
   const std::string& id() const { return assignment_.group_id(); }
   int64_t epoch() const { return assignment_.epoch(); }

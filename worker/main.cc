@@ -8,8 +8,8 @@
 #include <nlohmann/json.hpp>
 #include <thread>
 
-#include "common/flag_range.h"
 #include "common/files.h"
+#include "common/flag_range.h"
 #include "common/logging.h"
 #include "common/rpc.h"
 #include "common/status.h"
@@ -58,6 +58,12 @@ void AddFlags(CLI::App& app, WorkerFlags* flags) {
                  "auto: ranks of one host map each other's shards; network: always gather")
       ->capture_default_str()
       ->check(CLI::IsMember({"auto", "network"}));
+  app.add_option(
+         "--collective", flags->collective,
+         "nccl: ranks on GPUs of their own; gloo: any ranks; auto: nccl where it can be. The "
+         "same on all workers of a group")
+      ->capture_default_str()
+      ->check(CLI::IsMember({"auto", "gloo", "nccl"}));
   app.add_option("--collective-host", flags->collective_host,
                  "Address of this host on which ranks meet")
       ->capture_default_str();
@@ -115,6 +121,7 @@ absl::Status RunSupervisor(const WorkerFlags& flags, const sigset_t& signals) {
   options.hang_timeout = absl::Seconds(flags.hang_timeout_s);
   options.drain_timeout = absl::Seconds(flags.drain_timeout_s);
   options.network_gather = flags.gather == "network";
+  ASSIGN_OR_RETURN(options.collective, ChooseCollective(flags.collective, devices));
   if (!flags.cpu_max_isa.empty()) ::setenv("TUNDRA_CPU_MAX_ISA", flags.cpu_max_isa.c_str(), 1);
 
   Supervisor supervisor(std::move(options), std::move(catalog), worker_id);
@@ -165,8 +172,8 @@ int Main(int argc, char** argv) {
   ::pthread_sigmask(SIG_BLOCK, &signals, nullptr);
 
   RouteProtobufLog();
-  absl::Status status = InitLogging(
-      {.program = "tundra-worker", .level = flags.log_level, .json = flags.log_json});
+  absl::Status status =
+      InitLogging({.program = "tundra-worker", .level = flags.log_level, .json = flags.log_json});
   if (status.ok()) status = RunSupervisor(flags, signals);
   if (status.ok()) return 0;
   std::fprintf(stderr, "tundra-worker: %s\n", std::string(status.message()).c_str());

@@ -36,9 +36,8 @@ void ReportPhase(Link& link, const RankBase* base, tundra::v1::RankPhase phase, 
 
 absl::Status Serve(Link& link, RankInbox& inbox) {
   ASSIGN_OR_RETURN(auto setup, inbox.WaitForSetup(absl::Minutes(60)));
-  const std::string name =
-      absl::StrCat("rank ", setup.first.rank(), "/", setup.first.size(), " ",
-                   setup.first.group_id(), ":", setup.first.epoch());
+  const std::string name = absl::StrCat("rank ", setup.first.rank(), "/", setup.first.size(), " ",
+                                        setup.first.group_id(), ":", setup.first.epoch());
   RETURN_IF_ERROR(InitLogging({.program = name}));
   ReportPhase(link, nullptr, tundra::v1::LOADING);
   ASSIGN_OR_RETURN(const auto base, RankBase::Load(setup.first, std::move(setup.second)));

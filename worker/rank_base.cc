@@ -1,6 +1,7 @@
 #include "worker/rank_base.h"
 
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
@@ -9,6 +10,8 @@
 #include "common/sha256.h"
 #include "common/status.h"
 #include "worker/collective/collective_gloo.h"
+#include "worker/collective/collective_nccl.h"
+#include "worker/device/cuda_backend.h"
 #include "worker/model/base_files.h"
 #include "worker/train/gather.h"
 
@@ -41,15 +44,28 @@ absl::Status RankBase::LoadShard(std::vector<Fd> fds) {
   return absl::OkStatus();
 }
 
-absl::Status RankBase::OpenRendezvous() {
-  GlooOptions options;
+absl::StatusOr<std::unique_ptr<CollectiveBootstrap>> RankBase::Bootstrap(int rank, int size) const {
+  if (setup_.collective() != "nccl") {
+    return NewGlooBootstrap({.hostname = setup_.collective_host(), .rank = rank, .size = size});
+  }
+  ASSIGN_OR_RETURN(const CudaBackendTable* backend, OpenCudaBackend());
+  NcclOptions options;
+  ASSIGN_OR_RETURN(options.api, backend->open_nccl(setup_.collective_host()));
+  options.rank = rank;
+  options.size = size;
+  options.device = setup_.device_ordinal();
   options.hostname = setup_.collective_host();
-  options.rank = setup_.rank();
-  options.size = setup_.size();
-  ASSIGN_OR_RETURN(world_bootstrap_, NewGlooBootstrap(options));
-  options.rank = setup_.rank() % setup_.shards();
-  options.size = setup_.shards();
-  ASSIGN_OR_RETURN(gather_bootstrap_, NewGlooBootstrap(options));
+  options.on_wedged = [](const std::string& reason) {
+    // Nothing but the end of the process frees the device; the supervisor starts another.
+    LogError("NCCL doesn't let go of the device: {}", reason);
+    ::_exit(1);
+  };
+  return NewNcclBootstrap(options);
+}
+
+absl::Status RankBase::OpenRendezvous() {
+  ASSIGN_OR_RETURN(world_bootstrap_, Bootstrap(setup_.rank(), setup_.size()));
+  ASSIGN_OR_RETURN(gather_bootstrap_, Bootstrap(setup_.rank() % setup_.shards(), setup_.shards()));
   return absl::OkStatus();
 }
 
@@ -83,6 +99,7 @@ absl::Status RankBase::Connect(const GroupPeers& peers, std::vector<Fd> shards) 
   if (!peers.mapped() && setup_.shards() > 1) {
     ASSIGN_OR_RETURN(gather_, gather_bootstrap_->Connect(gather, timeout()));
     options.gather = GatherOver(gather_.get(), timeout());
+    options.gather_on_device = gather_->memory_space() == MemorySpace::kDevice;
   }
   ASSIGN_OR_RETURN(weights_, WeightSource::Create(*plan_, ops(), std::move(options)));
   return absl::OkStatus();

@@ -40,9 +40,10 @@ absl::StatusOr<std::string> RankGenerator::Run(const Prompt& prompt, const Adapt
   ASSIGN_OR_RETURN(const std::vector<int32_t> tokens, Tokens(prompt));
   if (tokens.empty()) return absl::InvalidArgumentError("the prompt has no tokens");
   if (static_cast<int64_t>(tokens.size()) >= model_->max_positions()) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("the prompt has ", tokens.size(), " tokens; the longest that can be answered "
-                     "has ", model_->max_positions() - 1));
+    return absl::InvalidArgumentError(absl::StrCat("the prompt has ", tokens.size(),
+                                                   " tokens; the longest that can be answered "
+                                                   "has ",
+                                                   model_->max_positions() - 1));
   }
   GenerateOptions options;
   options.max_tokens = prompt.max_tokens;
@@ -77,9 +78,9 @@ absl::StatusOr<std::string> RankGenerator::RunTask(const GroupGenerate& task,
   RETURN_IF_ERROR(WriteAdapter(dir.path(), {task.adapter_model(), task.adapter_config()}));
   ASSIGN_OR_RETURN(const LoadedAdapter loaded, ReadAdapter(dir.path(), base_->config()));
   if (!loaded.origin.base_hash.empty() && loaded.origin.base_hash != base_->setup().base_hash()) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("the adapter was trained on base ", loaded.origin.base_hash, ", not on ",
-                     base_->setup().base_hash()));
+    return absl::InvalidArgumentError(absl::StrCat("the adapter was trained on base ",
+                                                   loaded.origin.base_hash, ", not on ",
+                                                   base_->setup().base_hash()));
   }
   const size_t bytes = loaded.weights.size() * sizeof(float);
   ASSIGN_OR_RETURN(const Buffer buffer, base_->device()->Allocate(bytes));
@@ -87,8 +88,8 @@ absl::StatusOr<std::string> RankGenerator::RunTask(const GroupGenerate& task,
   const Ctx ctx{stream.get(), nullptr};
   RETURN_IF_ERROR(base_->device()->CopyIn(ctx, buffer.data(), loaded.weights.data(), bytes));
   RETURN_IF_ERROR(base_->device()->Synchronize(ctx));
-  const AdapterView view{&loaded.layout,
-                         buffer.Matrix(DType::kF32, 1, static_cast<int64_t>(loaded.weights.size()))};
+  const AdapterView view{
+      &loaded.layout, buffer.Matrix(DType::kF32, 1, static_cast<int64_t>(loaded.weights.size()))};
   return Run(prompt, view, sink);
 }
 

@@ -28,8 +28,7 @@ void RankInbox::Read() {
         start_ = message.start();
         break;
       case ToRank::kSteer:
-        desired_[{message.steer().job_id(), message.steer().attempt()}] =
-            message.steer().desired();
+        desired_[{message.steer().job_id(), message.steer().attempt()}] = message.steer().desired();
         break;
       case ToRank::kGenerate:
         if (message.generate().cancel()) {

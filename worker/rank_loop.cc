@@ -11,6 +11,8 @@ namespace tundra::worker {
 namespace {
 
 constexpr int64_t kMaxPayload = int64_t{2} << 30;
+// A prompt may come with an adapter; a collective takes less than that from the host at once.
+constexpr size_t kPayloadPiece = size_t{16} << 20;
 
 std::span<std::byte> Bytes(void* data, size_t size) {
   return {static_cast<std::byte*>(data), size};
@@ -26,30 +28,32 @@ absl::Status RankLoop::Run() {
 absl::Status RankLoop::Follow() {
   while (true) {
     Header header;
-    RETURN_IF_ERROR(base_->world()->Broadcast(Bytes(&header, sizeof(header)), 0,
-                                              {.timeout = base_->timeout()}));
+    RETURN_IF_ERROR(base_->world()->Broadcast(Bytes(&header, sizeof(header)), 0, OnHost()));
     if (header.payload_bytes < 0 || header.payload_bytes > kMaxPayload) {
       return absl::InternalError("a damaged header from rank 0");
     }
     std::string payload(static_cast<size_t>(header.payload_bytes), '\0');
-    if (!payload.empty()) {
-      RETURN_IF_ERROR(base_->world()->Broadcast(Bytes(payload.data(), payload.size()), 0,
-                                                {.timeout = base_->timeout()}));
-    }
+    RETURN_IF_ERROR(Share(payload));
     if (header.action == Action::kQuit) return absl::OkStatus();
     RETURN_IF_ERROR(Execute(header.action, payload));
   }
 }
 
+CallOptions RankLoop::OnHost() const { return {.timeout = base_->timeout(), .on_host = true}; }
+
+absl::Status RankLoop::Share(std::string& payload) {
+  for (size_t at = 0; at < payload.size(); at += kPayloadPiece) {
+    const size_t bytes = std::min(kPayloadPiece, payload.size() - at);
+    RETURN_IF_ERROR(base_->world()->Broadcast(Bytes(payload.data() + at, bytes), 0, OnHost()));
+  }
+  return absl::OkStatus();
+}
+
 absl::Status RankLoop::Issue(Action action, const std::string& payload) {
   Header header{action, 0, static_cast<int64_t>(payload.size())};
-  RETURN_IF_ERROR(
-      base_->world()->Broadcast(Bytes(&header, sizeof(header)), 0, {.timeout = base_->timeout()}));
-  if (!payload.empty()) {
-    std::string copy = payload;
-    RETURN_IF_ERROR(base_->world()->Broadcast(Bytes(copy.data(), copy.size()), 0,
-                                              {.timeout = base_->timeout()}));
-  }
+  RETURN_IF_ERROR(base_->world()->Broadcast(Bytes(&header, sizeof(header)), 0, OnHost()));
+  std::string copy = payload;
+  RETURN_IF_ERROR(Share(copy));
   return Execute(action, payload);
 }
 
@@ -101,8 +105,7 @@ absl::Status RankLoop::Execute(Action action, const std::string& payload) {
 
 absl::StatusOr<int> RankLoop::Agree(int flag) {
   std::array<float, 1> values{static_cast<float>(flag)};
-  RETURN_IF_ERROR(
-      base_->world()->AllReduceMax(std::span<float>(values), {.timeout = base_->timeout()}));
+  RETURN_IF_ERROR(base_->world()->AllReduceMax(std::span<float>(values), OnHost()));
   return static_cast<int>(values[0]);
 }
 
@@ -137,8 +140,7 @@ absl::StatusOr<uint64_t> RankLoop::AgreeOnBudget() {
   // together must recompute alike.
   const double available = static_cast<double>(base_->device()->available_bytes());
   std::array<double, 1> values{-0.8 * available / base_->setup().size()};
-  RETURN_IF_ERROR(
-      base_->world()->AllReduceMax(std::span<double>(values), {.timeout = base_->timeout()}));
+  RETURN_IF_ERROR(base_->world()->AllReduceMax(std::span<double>(values), OnHost()));
   return static_cast<uint64_t>(std::max(1.0, -values[0]));
 }
 
@@ -162,8 +164,7 @@ bool RankLoop::KeepGoing(bool wanted) {
     return Issue(Action::kIdle).ok() && wanted;
   }
   int32_t go_on = wanted ? 1 : 0;
-  const absl::Status status =
-      base_->world()->Broadcast(Bytes(&go_on, sizeof(go_on)), 0, {.timeout = base_->timeout()});
+  const absl::Status status = base_->world()->Broadcast(Bytes(&go_on, sizeof(go_on)), 0, OnHost());
   Heartbeat("making text");
   return status.ok() && go_on == 1;
 }

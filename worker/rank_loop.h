@@ -74,6 +74,10 @@ class RankLoop {
   bool KeepGoing(bool wanted);
   // Largest flag over the ranks.
   absl::StatusOr<int> Agree(int flag);
+  // For what lies on the host, as headers, flags and payloads do on any device.
+  CallOptions OnHost() const;
+  // payload := rank 0's, of the same size.
+  absl::Status Share(std::string& payload);
   // A failure of the job when all ranks see it alike, else one of this rank.
   absl::Status Classify(const absl::Status& status);
 

@@ -83,10 +83,7 @@ absl::StatusOr<std::unique_ptr<RankProcess>> RankProcess::Start(RankOptions opti
 }
 
 RankProcess::RankProcess(pid_t pid, Fd pidfd, Fd socket, RankOptions options)
-    : pid_(pid),
-      pidfd_(std::move(pidfd)),
-      link_(std::move(socket)),
-      options_(std::move(options)) {
+    : pid_(pid), pidfd_(std::move(pidfd)), link_(std::move(socket)), options_(std::move(options)) {
   link_.SetSendTimeout(options_.send_timeout).IgnoreError();
   reader_ = std::thread([this] { Read(); });
 }

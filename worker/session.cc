@@ -73,9 +73,9 @@ void Session::RunStream() {
       if (assignment.has_heartbeat_interval()) {
         const auto& interval = assignment.heartbeat_interval();
         absl::MutexLock lock(&mu_);
-        heartbeat_ = std::clamp(
-            absl::Seconds(interval.seconds()) + absl::Nanoseconds(interval.nanos()),
-            absl::Milliseconds(50), absl::Seconds(30));
+        heartbeat_ =
+            std::clamp(absl::Seconds(interval.seconds()) + absl::Nanoseconds(interval.nanos()),
+                       absl::Milliseconds(50), absl::Seconds(30));
       }
       handler_.on_assignment(std::move(assignment));
       assignment.Clear();

@@ -66,8 +66,8 @@ TEST_F(SessionTest, RepeatsTheReportAtEachHeartbeat) {
   assignment.mutable_heartbeat_interval()->set_nanos(1);  // Clamped to 50 ms.
   coordinator_.Assign(assignment);
   int seen = 0;
-  EXPECT_TRUE(coordinator_.WaitForReport(
-      [&](const tundra::v1::WorkerReport&) { return ++seen >= 4; }));
+  EXPECT_TRUE(
+      coordinator_.WaitForReport([&](const tundra::v1::WorkerReport&) { return ++seen >= 4; }));
 }
 
 TEST_F(SessionTest, ComesBackAfterTheCoordinatorWithTheWholeReport) {

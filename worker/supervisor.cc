@@ -203,6 +203,7 @@ std::unique_ptr<LocalGroup> Supervisor::NewGroup(const GroupAssignment& assignme
   options.collective_timeout = options_.collective_timeout;
   options.hang_timeout = options_.hang_timeout;
   options.network_gather = options_.network_gather;
+  options.collective = options_.collective;
   const std::string id = assignment.group_id();
   const int64_t epoch = assignment.epoch();
   options.on_message = [this, id, epoch](int rank, FromRank message, std::vector<Fd> fds) {

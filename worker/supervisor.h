@@ -47,6 +47,7 @@ struct SupervisorOptions {
   // Fetched blobs that no job uses are kept up to so many bytes in all.
   int64_t max_blob_bytes = int64_t{16} << 30;
   bool network_gather = false;
+  std::string collective = "gloo";  // or "nccl"
 };
 
 // What the metrics page shows.

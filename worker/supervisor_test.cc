@@ -154,8 +154,9 @@ TEST_F(SupervisorTest, RunsAJobDeliversItAndKeepsOnlyTheCheckpointsItNeeds) {
   assignment_.mutable_acks(0)->set_done(true);
   coordinator_.Assign(assignment_);
   EXPECT_TRUE(WaitUntil([&] { return !fs::exists(Checkpoints()); }));
-  EXPECT_TRUE(coordinator_.WaitForReport(
-      [](const WorkerReport& report) { return report.groups_size() == 1 && report.jobs_size() == 0; }));
+  EXPECT_TRUE(coordinator_.WaitForReport([](const WorkerReport& report) {
+    return report.groups_size() == 1 && report.jobs_size() == 0;
+  }));
 }
 
 TEST_F(SupervisorTest, ANextAttemptGoesOnFromTheCopyHereAlsoWhenTheFirstIsForgotten) {
@@ -176,9 +177,8 @@ TEST_F(SupervisorTest, ANextAttemptGoesOnFromTheCopyHereAlsoWhenTheFirstIsForgot
     fetched = coordinator_.fetches.size();
   }
   coordinator_.Assign(assignment_);
-  ASSERT_TRUE(WaitForJob([](const auto& job) {
-    return job.attempt() == 2 && job.phase() == tundra::v1::TRAINING;
-  }));
+  ASSERT_TRUE(WaitForJob(
+      [](const auto& job) { return job.attempt() == 2 && job.phase() == tundra::v1::TRAINING; }));
   EXPECT_TRUE(fs::exists(Checkpoints("/1/3")));
   absl::MutexLock lock(&coordinator_.mu);
   EXPECT_EQ(coordinator_.fetches.size(), fetched) << "data and state were here";
@@ -253,9 +253,8 @@ TEST_F(SupervisorTest, AJobThatComesWhileDrainingIsHandedBackAtOnce) {
   ASSERT_TRUE(WaitForPhase(tundra::v1::STOPPED));
   WantJob(2, 2);
   coordinator_.Assign(assignment_);
-  ASSERT_TRUE(WaitForJob([](const auto& job) {
-    return job.attempt() == 2 && job.phase() == tundra::v1::STOPPED;
-  }));
+  ASSERT_TRUE(WaitForJob(
+      [](const auto& job) { return job.attempt() == 2 && job.phase() == tundra::v1::STOPPED; }));
   Ack(1).set_done(true);
   Ack(2).set_done(true);
   coordinator_.Assign(assignment_);
@@ -332,7 +331,8 @@ TEST_F(SupervisorTest, FetchedBlobsAreBoundedButThoseOfAJobStay) {
   assignment_.clear_generate();
   assignment_.mutable_groups(0)->mutable_job()->set_attempt(2);
   coordinator_.Assign(assignment_);
-  EXPECT_TRUE(WaitUntil([&] { return !fs::exists(options_.data_dir + "/blobs/" + Sha256Hex("c")); }));
+  EXPECT_TRUE(
+      WaitUntil([&] { return !fs::exists(options_.data_dir + "/blobs/" + Sha256Hex("c")); }));
   EXPECT_TRUE(fs::exists(options_.data_dir + "/blobs/" + train));
 }
 
@@ -345,7 +345,8 @@ TEST_F(SupervisorTest, IdsThatWouldLeaveTheirFolderAreRefused) {
   assignment_.mutable_groups(1)->set_group_id("group-2");
   assignment_.mutable_groups(1)->mutable_job()->set_job_id("job-2");
   coordinator_.Assign(assignment_);
-  ASSERT_TRUE(coordinator_.WaitForReport([](const WorkerReport& r) { return r.groups_size() > 0; }));
+  ASSERT_TRUE(
+      coordinator_.WaitForReport([](const WorkerReport& r) { return r.groups_size() > 0; }));
   EXPECT_EQ(coordinator_.report().groups_size(), 1);
   EXPECT_EQ(coordinator_.report().groups(0).group_id(), "group-2");
 }

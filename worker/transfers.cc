@@ -98,7 +98,8 @@ absl::Status Transfers::Retry(const std::string& what, const std::function<absl:
   while (true) {
     const absl::Status status = once();
     if (status.ok() || !Passing(status)) return status;
-    LogInfo("{}: {}; again in {}", what, std::string(status.message()), absl::FormatDuration(pause));
+    LogInfo("{}: {}; again in {}", what, std::string(status.message()),
+            absl::FormatDuration(pause));
     absl::MutexLock lock(&mu_);
     if (mu_.AwaitWithTimeout(absl::Condition(&stopped_), pause)) {
       return absl::CancelledError("the worker stops");

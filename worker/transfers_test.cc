@@ -67,7 +67,8 @@ TEST_F(TransfersTest, WrongBytesAreRefusedAndNotKept) {
   coordinator_.blobs[blob.sha256()] = "0123456780";
   EXPECT_THAT(transfers_.Fetch(blob), StatusIs(absl::StatusCode::kDataLoss, HasSubstr("hash")));
   coordinator_.blobs[blob.sha256()] = "01234567890";
-  EXPECT_THAT(transfers_.Fetch(blob), StatusIs(absl::StatusCode::kDataLoss, HasSubstr("more than")));
+  EXPECT_THAT(transfers_.Fetch(blob),
+              StatusIs(absl::StatusCode::kDataLoss, HasSubstr("more than")));
   EXPECT_THAT(Files(), ElementsAre());
 }
 
@@ -145,7 +146,8 @@ TEST_F(TransfersTest, PruneRemovesTheLeastRecentlyFetchedThatNobodyUses) {
   TUNDRA_ASSERT_OK(transfers_.Fetch(blobs[1]).status());  // Now the newest.
   TUNDRA_ASSERT_OK(WriteFileAtomically(dir_ / "blobs/other", "not a blob"));
   transfers_.Prune(8, {blobs[0].sha256()});
-  EXPECT_THAT(Files(), ::testing::UnorderedElementsAre(blobs[0].sha256(), blobs[1].sha256(), "other"));
+  EXPECT_THAT(Files(),
+              ::testing::UnorderedElementsAre(blobs[0].sha256(), blobs[1].sha256(), "other"));
   transfers_.Prune(0, {});
   EXPECT_THAT(Files(), ElementsAre("other"));
 }

@@ -4,7 +4,6 @@
 #include <string>
 #include <vector>
 
-
 namespace tundra::worker {
 
 struct WorkerFlags {
@@ -20,6 +19,7 @@ struct WorkerFlags {
   double hang_timeout_s = 1800;
   double drain_timeout_s = 30;
   std::string gather = "auto";
+  std::string collective = "auto";
   std::string http = "127.0.0.1:0";
   std::string ports_file;
   std::string log_level = "info";

@@ -10,8 +10,8 @@
 #include "absl/synchronization/notification.h"
 #include "common/status_test_util.h"
 #include "worker/base_catalog.h"
-#include "worker/metrics_server.h"
 #include "worker/devices.h"
+#include "worker/metrics_server.h"
 #include "worker/task_pool.h"
 
 namespace tundra::worker {
@@ -28,8 +28,8 @@ TEST(DevicesTest, AreParsedOrTheFormsAreNamed) {
   EXPECT_EQ(ParseDevices("all")->form, DeviceChoice::Form::kAll);
   EXPECT_EQ(ParseDevices("cuda")->form, DeviceChoice::Form::kCuda);
   EXPECT_THAT(ParseDevices("cuda:0,2")->ordinals, ::testing::ElementsAre(0, 2));
-  for (const char* bad : {"", "cpu:", "cpu:0", "cpu:-1", "cpu:257", "cpu:2x", "gpu:1", "cuda:",
-                          "cuda:x", "cuda:0,", "cuda:-1", "cuda:256", "cpu:99999999999"}) {
+  for (const char* bad : {"", "cpu:", "cpu:0", "cpu:-1", "cpu:257", "cpu:2x", "gpu:1",
+                          "cuda:", "cuda:x", "cuda:0,", "cuda:-1", "cuda:256", "cpu:99999999999"}) {
     EXPECT_THAT(ParseDevices(bad), StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("cpu:N")))
         << bad;
   }
@@ -53,7 +53,8 @@ TEST(WorkerDirTest, KeepsItsIdAndIsHeldByOneWorkerOnly) {
 TEST(WorkerDirTest, RefusesAnIdThatIsNone) {
   TempDir dir;
   TUNDRA_ASSERT_OK(WriteFileAtomically(dir / "worker_id", "../x\n"));
-  EXPECT_THAT(OpenWorkerDir(dir.path()), StatusIs(absl::StatusCode::kDataLoss, HasSubstr("remove")));
+  EXPECT_THAT(OpenWorkerDir(dir.path()),
+              StatusIs(absl::StatusCode::kDataLoss, HasSubstr("remove")));
 }
 
 TEST(PlainIdTest, NothingThatCouldLeaveItsFolder) {

@@ -17,8 +17,8 @@ struct Backend {
   std::unique_ptr<Ops> ops;
 };
 
-// name: "cpu". threads: of a CPU.
-// Errors: kInvalidArgument for another name, and those of the device.
+// name: "cpu", "cuda" (the first GPU) or "cuda:N". threads: of a CPU.
+// Errors: kInvalidArgument for another name, and those of the device or of the CUDA backend.
 absl::StatusOr<Backend> OpenBackend(const std::string& name, int threads);
 
 }  // namespace tundra::bench

@@ -63,7 +63,8 @@ void AddFlags(CLI::App& app, Flags& flags) {
   TrainBenchOptions& bench = flags.bench;
   const auto count = CLI::Range(int64_t{1}, int64_t{1} << 26);
   app.add_option("MODEL", bench.model, "a shape's name, or a base folder")->required();
-  app.add_option("--device", bench.device, "what computes: cpu")->capture_default_str();
+  app.add_option("--device", bench.device, "what computes: cpu, cuda or cuda:N")
+      ->capture_default_str();
   app.add_option("--threads", bench.threads, "threads of a CPU")
       ->check(CLI::Range(1, 1024))
       ->capture_default_str();

@@ -151,10 +151,9 @@ absl::StatusOr<ProductUse*> ProfiledOps::AttentionProduct(Ctx ctx, ProductKind k
 // chunk by chunk.
 absl::Status ProfiledOps::CountLoss(Ctx ctx, const FrozenWeight& forward,
                                     const FrozenWeight& backward, Precision precision,
-                                    ConstView targets_T, int64_t chunk_tokens, bool train) {
+                                    const Targets& targets, int64_t chunk_tokens, bool train) {
   if (!profiling_) return absl::OkStatus();
-  ASSIGN_OR_RETURN(const std::vector<int32_t> targets, ReadInts(ctx, targets_T));
-  int64_t left = std::count_if(targets.begin(), targets.end(), [](int32_t t) { return t >= 0; });
+  int64_t left = targets.count;
   for (; left > 0; left -= chunk_tokens) {
     const int64_t rows = std::min(left, chunk_tokens);
     FrozenProduct(ProductKind::kOutputForward, rows, forward, precision);
@@ -317,15 +316,19 @@ absl::Status ProfiledOps::Dropout(Ctx ctx, ConstView x_TK, const DropoutKey& key
 absl::Status ProfiledOps::CrossEntropy(Ctx ctx, ConstView hidden_TD,
                                        const FrozenWeight& w_VD_forward,
                                        const FrozenWeight& w_VD_backward, Precision precision,
-                                       ConstView targets_T, int64_t chunk_tokens, View loss,
+                                       const Targets& targets, int64_t chunk_tokens, View loss,
                                        View dhidden_TD) {
-  RETURN_IF_ERROR(CountLoss(ctx, w_VD_forward, w_VD_backward, precision, targets_T, chunk_tokens,
+  RETURN_IF_ERROR(CountLoss(ctx, w_VD_forward, w_VD_backward, precision, targets, chunk_tokens,
                             !dhidden_TD.empty()));
   backward_ = true;
   return Timed(ctx, Phase::kLoss, nullptr, [&] {
-    return inner_->CrossEntropy(ctx, hidden_TD, w_VD_forward, w_VD_backward, precision, targets_T,
+    return inner_->CrossEntropy(ctx, hidden_TD, w_VD_forward, w_VD_backward, precision, targets,
                                 chunk_tokens, loss, dhidden_TD);
   });
+}
+
+size_t ProfiledOps::AttentionScratchBytes(int64_t t, const AttentionParams& params) const {
+  return inner_->AttentionScratchBytes(t, params);
 }
 
 size_t ProfiledOps::LossScratchBytes(int64_t chunk_tokens, const FrozenWeight& w_VD_forward,

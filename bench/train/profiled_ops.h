@@ -149,8 +149,9 @@ class ProfiledOps : public Ops {
                        ConstView position_T, Write write, View out_TK) override;
   absl::Status CrossEntropy(Ctx ctx, ConstView hidden_TD, const FrozenWeight& w_VD_forward,
                             const FrozenWeight& w_VD_backward, Precision precision,
-                            ConstView targets_T, int64_t chunk_tokens, View loss,
+                            const Targets& targets, int64_t chunk_tokens, View loss,
                             View dhidden_TD) override;
+  size_t AttentionScratchBytes(int64_t t, const AttentionParams& params) const override;
   size_t LossScratchBytes(int64_t chunk_tokens, const FrozenWeight& w_VD_forward,
                           const FrozenWeight& w_VD_backward, Precision precision) const override;
   absl::Status AbsMax(Ctx ctx, ConstView x, Write write, View largest) override;

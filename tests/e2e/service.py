@@ -108,10 +108,12 @@ class Service:
         return self
 
     def start_worker(self, name="worker", devices=1, threads=0, bases=BASES, flags=()):
+        """`devices`: a number of CPU ranks, or what --devices takes."""
+        devices = devices if isinstance(devices, str) else f"cpu:{devices}"
         self.workers[name] = Process(
             "tundra-worker",
             ["--coordinator", f"127.0.0.1:{self.port}", "--name", name, "--data-dir",
-             os.path.join(self.dir, name), "--base-dir", bases, "--devices", f"cpu:{devices}",
+             os.path.join(self.dir, name), "--base-dir", bases, "--devices", devices,
              "--threads", str(threads), *flags],
             os.path.join(self.dir, f"{name}.log"))
         count = len(self.workers)

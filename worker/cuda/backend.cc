@@ -6,6 +6,9 @@
 #include "worker/cuda/cuda_ops.h"
 #include "worker/cuda/device_cuda.h"
 #include "worker/device/cuda_backend.h"
+#ifdef TUNDRA_WITH_NCCL
+#include "worker/collective/nccl_cuda.h"
+#endif
 
 namespace tundra::cuda {
 namespace {
@@ -23,6 +26,17 @@ absl::StatusOr<int> CountDevices() {
   return count;
 }
 
+absl::StatusOr<const NcclApi*> OpenCollective(const std::string& hostname) {
+#ifdef TUNDRA_WITH_NCCL
+  return OpenNccl(hostname);
+#else
+  (void)hostname;
+  return absl::NotFoundError(
+      "this build of the CUDA backend has no NCCL; build where nccl.h is found, or use "
+      "--collective gloo");
+#endif
+}
+
 }  // namespace
 }  // namespace tundra::cuda
 
@@ -32,6 +46,7 @@ tundra_cuda_backend(const char* interface, const char** library_interface) {
       tundra::cuda::CountDevices,
       tundra::cuda::CudaDevice::Create,
       tundra::cuda::CreateCudaOps,
+      tundra::cuda::OpenCollective,
   };
   static const std::string* const own = new std::string(TUNDRA_CUDA_INTERFACE);
   *library_interface = own->c_str();

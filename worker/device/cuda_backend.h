@@ -16,6 +16,7 @@
 
 namespace tundra {
 
+struct NcclApi;
 class Ops;
 
 struct CudaBackendTable {
@@ -26,6 +27,9 @@ struct CudaBackendTable {
   absl::StatusOr<std::unique_ptr<Device>> (*create_device)(int ordinal);
   // The operations of such a device, which outlives them.
   absl::StatusOr<std::unique_ptr<Ops>> (*create_ops)(Device* device);
+  // NCCL and the CUDA calls that the collective over it needs (worker/collective/nccl_api.h;
+  // `hostname` as in NcclOptions). kNotFound when this machine has no NCCL.
+  absl::StatusOr<const NcclApi*> (*open_nccl)(const std::string& hostname);
 };
 
 // The entry point: the table, or null when `interface` is not the library's own (see

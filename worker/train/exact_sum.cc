@@ -137,6 +137,19 @@ absl::StatusOr<std::span<int64_t>> ExactGradientSum::Integers(Ctx ctx) {
   return std::span<int64_t>(integers_);
 }
 
+absl::StatusOr<std::span<int64_t>> ExactGradientSum::IntegersOnDevice(Ctx ctx) {
+  const View scalars = integers_mirror_.view(offsets_.back(), kScalars);
+  RETURN_IF_ERROR(ops_->device()->CopyIn(ctx, scalars.data, scalar_sums_.data(), scalars.bytes()));
+  return std::span<int64_t>(static_cast<int64_t*>(integers_mirror_.view().data), integers_.size());
+}
+
+absl::Status ExactGradientSum::ReducedOnDevice(Ctx ctx) {
+  const View scalars = integers_mirror_.view(offsets_.back(), kScalars);
+  RETURN_IF_ERROR(ops_->device()->CopyOut(ctx, integers_.data() + offsets_.back(), scalars.data,
+                                          scalars.bytes()));
+  return ops_->device()->Synchronize(ctx);
+}
+
 SumDecision ExactGradientSum::Decide() {
   for (const float max : maxima_) {
     if (!std::isfinite(max)) return SumDecision::kNonFinite;

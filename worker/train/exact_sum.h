@@ -110,6 +110,10 @@ class ExactGradientSum {
   absl::StatusOr<std::span<int64_t>> Integers(Ctx ctx);
   absl::Status Reduced(Ctx ctx) { return integers_mirror_.Push(ctx); }
 
+  // The same for a collective that takes device memory: the span is the device's.
+  absl::StatusOr<std::span<int64_t>> IntegersOnDevice(Ctx ctx);
+  absl::Status ReducedOnDevice(Ctx ctx);
+
   // After Reduced().
   StepScalars scalars() const;
   // mean := Σg / divisor, f32, tensor_sizes[tensor] elements. divisor > 0.

@@ -289,7 +289,7 @@ absl::Status Trainer::Accumulate(const StepPlan& plan, std::span<const Batch> ow
 
 absl::StatusOr<SumDecision> Trainer::Decide(StepMetrics& metrics) {
   Stopwatch watch(&metrics.reduce_seconds);
-  const CallOptions call{.timeout = options_.collective_timeout};
+  const CallOptions call{.timeout = options_.collective_timeout, .on_host = true};
   ASSIGN_OR_RETURN(const std::span<float> maxima, sum_->Maxima(model_->ctx()));
   const int64_t maxima_bytes = static_cast<int64_t>(maxima.size_bytes());
   RETURN_IF_ERROR(options_.collective->AllReduceMax(maxima, call));
@@ -301,11 +301,26 @@ absl::StatusOr<SumDecision> Trainer::Decide(StepMetrics& metrics) {
   }
   metrics.allreduce_bytes += maxima_bytes;
   if (decision == SumDecision::kNonFinite) return decision;
-  ASSIGN_OR_RETURN(const std::span<int64_t> integers, sum_->Integers(model_->ctx()));
-  RETURN_IF_ERROR(options_.collective->AllReduceSum(integers, call));
-  RETURN_IF_ERROR(sum_->Reduced(model_->ctx()));
-  metrics.allreduce_bytes += static_cast<int64_t>(integers.size_bytes());
+  ASSIGN_OR_RETURN(const int64_t bytes, ReduceIntegers(*sum_));
+  metrics.allreduce_bytes += bytes;
   return decision;
+}
+
+// Where they lie: on the device if the collective takes them there. Returns their bytes.
+absl::StatusOr<int64_t> Trainer::ReduceIntegers(ExactGradientSum& sum) {
+  const Ctx ctx = model_->ctx();
+  CallOptions call{.timeout = options_.collective_timeout};
+  std::span<int64_t> integers;
+  const bool on_device = options_.collective->memory_space() == MemorySpace::kDevice;
+  if (on_device) {
+    ASSIGN_OR_RETURN(integers, sum.IntegersOnDevice(ctx));
+    call.stream = ctx.stream->native();
+  } else {
+    ASSIGN_OR_RETURN(integers, sum.Integers(ctx));
+  }
+  RETURN_IF_ERROR(options_.collective->AllReduceSum(integers, call));
+  RETURN_IF_ERROR(on_device ? sum.ReducedOnDevice(ctx) : sum.Reduced(ctx));
+  return static_cast<int64_t>(integers.size_bytes());
 }
 
 absl::StatusOr<double> Trainer::MeanGradients(double divisor) {
@@ -394,15 +409,13 @@ absl::StatusOr<EvalMetrics> Trainer::Evaluate() {
                        .rows = pass[m].num_rows()});
     }
   }
-  const CallOptions call{.timeout = options_.collective_timeout};
+  const CallOptions call{.timeout = options_.collective_timeout, .on_host = true};
   ASSIGN_OR_RETURN(const std::span<float> maxima, sum->Maxima(model_->ctx()));
   RETURN_IF_ERROR(options_.collective->AllReduceMax(maxima, call));
   if (sum->Decide() == SumDecision::kNonFinite) {
     return EvalMetrics{.loss = std::nan(""), .target_tokens = 0, .rows = 0};
   }
-  ASSIGN_OR_RETURN(const std::span<int64_t> integers, sum->Integers(model_->ctx()));
-  RETURN_IF_ERROR(options_.collective->AllReduceSum(integers, call));
-  RETURN_IF_ERROR(sum->Reduced(model_->ctx()));
+  RETURN_IF_ERROR(ReduceIntegers(*sum).status());
   const StepScalars scalars = sum->scalars();
   return EvalMetrics{.loss = scalars.loss_sum / static_cast<double>(scalars.target_tokens),
                      .target_tokens = scalars.target_tokens,

@@ -133,6 +133,7 @@ class Trainer {
   absl::StatusOr<SumDecision> Decide(StepMetrics& metrics);
   // Fills mean_grad_ and returns its norm; the state stays as it is. Both are finite: each
   // micro-batch has a target, so no mean is larger than the largest gradient.
+  absl::StatusOr<int64_t> ReduceIntegers(ExactGradientSum& sum);
   absl::StatusOr<double> MeanGradients(double divisor);
   absl::Status Update(StepMetrics& metrics);
   absl::Status Skip();
