@@ -10,18 +10,21 @@ include(GNUInstallDirs)
 
 add_library(tundra_options INTERFACE)
 target_include_directories(tundra_options INTERFACE ${CMAKE_SOURCE_DIR})
+# nvcc takes other options: worker/cuda has them.
 target_compile_options(tundra_options INTERFACE
-  -Wall -Wextra -Wconversion -Wno-sign-conversion -fno-math-errno
-  $<$<BOOL:${TUNDRA_WERROR}>:-Werror>)
+  "$<$<COMPILE_LANGUAGE:CXX>:-Wall;-Wextra;-Wconversion;-Wno-sign-conversion;-fno-math-errno>"
+  "$<$<AND:$<COMPILE_LANGUAGE:CXX>,$<BOOL:${TUNDRA_WERROR}>>:-Werror>")
 # GCC 12 warns of these inside libstdc++'s std::string and protobuf's containers
 # where nothing is wrong (GCC bugs 105651, 105562).
 if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
-  target_compile_options(tundra_options INTERFACE -Wno-restrict -Wno-maybe-uninitialized)
+  target_compile_options(tundra_options INTERFACE
+    "$<$<COMPILE_LANGUAGE:CXX>:-Wno-restrict;-Wno-maybe-uninitialized>")
 endif()
 # The bits of a result must not depend on which products the compiler fuses.
-target_compile_options(tundra_options INTERFACE -ffp-contract=off)
+target_compile_options(tundra_options INTERFACE $<$<COMPILE_LANGUAGE:CXX>:-ffp-contract=off>)
 if(TUNDRA_SANITIZE)
-  target_compile_options(tundra_options INTERFACE -fsanitize=${TUNDRA_SANITIZE} -fno-omit-frame-pointer)
+  target_compile_options(tundra_options INTERFACE
+    "$<$<COMPILE_LANGUAGE:CXX>:-fsanitize=${TUNDRA_SANITIZE};-fno-omit-frame-pointer>")
   target_link_options(tundra_options INTERFACE -fsanitize=${TUNDRA_SANITIZE})
 endif()
 

@@ -161,8 +161,8 @@ void BM_CrossEntropy(benchmark::State& state) {
   const View loss = bed.New(DType::kF64, 1, 1), dhidden = bed.New(DType::kF32, t, d);
   const FrozenWeight weight = FrozenWeight::Plain(w);
   for (auto _ : state) {
-    Ok(bed.ops().CrossEntropy(bed.ctx(), hidden, weight, weight, Precision::kF32, targets, 128,
-                              loss, dhidden));
+    Ok(bed.ops().CrossEntropy(bed.ctx(), hidden, weight, weight, Precision::kF32,
+                              Targets{targets, t}, 128, loss, dhidden));
   }
   CountFlops(state, 4.0 * static_cast<double>(t * v * d));
 }

@@ -47,6 +47,9 @@ class StackSwitch {
   void Leave(const void* bottom, size_t size) {
     __sanitizer_start_switch_fiber(&fake_, bottom, size);
   }
+  void LeaveForGood(const void* bottom, size_t size) {
+    __sanitizer_start_switch_fiber(nullptr, bottom, size);
+  }
   void Back(const void** from_bottom, size_t* from_size) {
     __sanitizer_finish_switch_fiber(fake_, from_bottom, from_size);
   }
@@ -55,6 +58,7 @@ class StackSwitch {
   void* fake_ = nullptr;
 #else
   void Leave(const void*, size_t) {}
+  void LeaveForGood(const void*, size_t) {}
   void Back(const void**, size_t*) {}
 #endif
 };
@@ -68,6 +72,14 @@ class Fibre {
                        context::protected_fixedsize_stack(kStackBytes),
                        [this](context::fiber&& from) { return Loop(std::move(from)); });
   }
+
+  // Its task has ended.
+  ~Fibre() {
+    task_ = nullptr;
+    Resume(nullptr);
+  }
+  Fibre(const Fibre&) = delete;
+  Fibre& operator=(const Fibre&) = delete;
 
   // From the scheduler: goes on with the task until it waits or ends.
   void Resume(const std::function<void()>* task) {
@@ -89,10 +101,12 @@ class Fibre {
   context::fiber Loop(context::fiber&& from) {
     scheduler_ = std::move(from);
     to_fibre_.Back(&scheduler_bottom_, &scheduler_size_);
-    for (;;) {
+    while (task_ != nullptr) {
       (*task_)();
       Wait();
     }
+    to_fibre_.LeaveForGood(scheduler_bottom_, scheduler_size_);
+    return std::move(scheduler_);
   }
 
   context::stack_context stack_;
@@ -143,8 +157,15 @@ struct Runner {
   std::vector<Fibre*> idle;
   std::function<void()> task;
   std::string error;
+  bool abandoned = false;  // waiting threads end instead of going on
 
   void RunBlock(const std::function<void()>& kernel, const Shape& shape);
+  void Abandon();
+  // From a thread: lets others run.
+  void Wait() {
+    threads[current].fibre->Wait();
+    if (abandoned) throw KernelError("abandoned");
+  }
 
  private:
   Fibre* TakeFibre() {
@@ -215,6 +236,16 @@ bool Runner::ReleaseBarrier() {
   return true;
 }
 
+// Ends all threads of a block that failed, so that their fibres can be used again.
+void Runner::Abandon() {
+  abandoned = true;
+  for (unsigned i = 0; i < threads.size(); ++i) {
+    threads[i].copies.clear();
+    if (threads[i].fibre != nullptr) RunThread(i);
+  }
+  abandoned = false;
+}
+
 void Runner::RunBlock(const std::function<void()>& kernel, const Shape& shape) {
   const unsigned count = shape.block.x * shape.block.y * shape.block.z;
   threads.assign(count, Thread());
@@ -273,10 +304,9 @@ void Fail(const std::string& message) {
 std::string RunGrid(const std::string& name, const Shape& shape,
                     const std::function<void()>& kernel) {
   if (std::string wrong = CheckShape(shape); !wrong.empty()) return "kernel " + name + ": " + wrong;
-  // Kept between launches for its fibres; one that failed is left as it is.
-  static thread_local std::unique_ptr<Runner> kept;
-  std::unique_ptr<Runner> runner = kept ? std::move(kept) : std::make_unique<Runner>();
+  static thread_local const std::unique_ptr<Runner> runner = std::make_unique<Runner>();
   runner->kernel_name = name;
+  runner->error.clear();
   g_runner = runner.get();
   gridDim = shape.grid;
   blockDim = shape.block;
@@ -285,12 +315,13 @@ std::string RunGrid(const std::string& name, const Shape& shape,
     blockIdx =
         dim3(b % shape.grid.x, b / shape.grid.x % shape.grid.y, b / (shape.grid.x * shape.grid.y));
     runner->RunBlock(kernel, shape);
-    if (!runner->error.empty()) break;
+    if (!runner->error.empty()) {
+      runner->Abandon();
+      break;
+    }
   }
   g_runner = nullptr;
-  std::string error = runner->error;
-  if (error.empty()) kept = std::move(runner);
-  return error;
+  return runner->error;
 }
 
 void SetOrder(uint32_t order) { g_order = order; }
@@ -298,7 +329,7 @@ void SetOrder(uint32_t order) { g_order = order; }
 void SyncBlock() {
   Thread& thread = g_runner->threads[g_runner->current];
   thread.state = State::kAtBarrier;
-  thread.fibre->Wait();
+  g_runner->Wait();
 }
 
 void MeetWarp(Collective run, void* args) {
@@ -319,10 +350,7 @@ void MeetWarp(Collective run, void* args) {
     if (other.collective != run) Fail("lanes of a warp are at different collectives");
     all[lane] = other.args;
   }
-  if (!complete) {
-    thread.fibre->Wait();
-    return;
-  }
+  if (!complete) return runner->Wait();
   run(all);
   for (unsigned lane = 0; lane < kWarp; ++lane) {
     runner->threads[first + lane].state = State::kReady;

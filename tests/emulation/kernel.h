@@ -10,8 +10,8 @@
 
 #include "absl/strings/str_cat.h"
 #include "tests/emulation/block.h"
-#include "tests/emulation/cuda_runtime.h"
 #include "tests/emulation/matrix_units.h"
+#include "worker/cuda/runtime.h"
 
 #define __global__
 #define __device__
@@ -19,6 +19,7 @@
 #define __launch_bounds__(...)
 #define TUNDRA_DEVICE inline
 #define TUNDRA_BOTH inline
+#define TUNDRA_UNROLL
 
 namespace tundra::cuda {
 
@@ -161,6 +162,8 @@ inline uint32_t Ballot(bool predicate) {
   return args.result;
 }
 
+inline int CountBits(uint32_t bits) { return std::popcount(bits); }
+
 inline void AtomicMax(const Pointer<uint32_t>& p, uint32_t v) { p[0] = v > p[0] ? v : p[0]; }
 inline void AtomicAdd(const Pointer<uint64_t>& p, uint64_t v) { p[0] += v; }
 
@@ -267,13 +270,6 @@ inline std::string KernelName(const std::string& function) {
 template <auto kernel>
 std::string NameOfKernel() {
   return KernelName(__PRETTY_FUNCTION__);
-}
-
-inline absl::Status StatusOf(cudaError_t error, const char* what) {
-  if (error == cudaSuccess) return absl::OkStatus();
-  const std::string text = absl::StrCat(what, ": ", cudaGetErrorString(error));
-  if (error == cudaErrorMemoryAllocation) return absl::ResourceExhaustedError(text);
-  return absl::InternalError(text);
 }
 
 template <typename... Parameters, typename... Args>

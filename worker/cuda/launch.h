@@ -17,6 +17,7 @@
 //
 // The primitives (namespace tundra::cuda; W = all 32 lanes of the warp take part):
 //
+//   TUNDRA_DEVICE marks a function of kernels, TUNDRA_UNROLL a loop to unroll
 //   Launch<kernel>(grid, block, shared_bytes, stream, args…) -> absl::Status
 //   Pointer<T>          p[i], p + n, p - n; Pointer<T> is a Pointer<const T>. .get() is raw
 //   SharedArray<T>(offset_bytes, count) -> Pointer<T>, 16-byte aligned at offset 0
@@ -24,7 +25,7 @@
 //   Lane(), Warp()                                     threadIdx.x % 32, threadIdx.x / 32
 //   SyncThreads()  SyncWarp() W
 //   Shuffle(v, lane) W  ShuffleXor(v, mask) W  ShuffleUp(v, n) W  ShuffleDown(v, n) W
-//   Ballot(bool) -> uint32_t W
+//   Ballot(bool) -> uint32_t W   CountBits(uint32_t) -> int
 //   AtomicMax(Pointer<uint32_t>, v)  AtomicAdd(Pointer<uint64_t>, v)      integers only
 //   CpAsync16(shared, global), CpAsync16OrZero(shared, global, valid), CpAsyncCommit(),
 //   CpAsyncWait<n>(): all but the newest n committed groups have arrived for this thread

@@ -1,14 +1,11 @@
 // The primitives of launch.h as nvcc compiles them. Included by launch.h only.
 #pragma once
 
-#include <cuda_runtime.h>
-
-#include <string>
-
-#include "absl/strings/str_cat.h"
+#include "worker/cuda/runtime.h"
 
 #define TUNDRA_DEVICE __device__ __forceinline__
 #define TUNDRA_BOTH __host__ __device__ __forceinline__
+#define TUNDRA_UNROLL _Pragma("unroll")
 
 namespace tundra::cuda {
 
@@ -75,6 +72,8 @@ TUNDRA_DEVICE T ShuffleDown(T v, int n) {
   return __shfl_down_sync(0xffffffffu, v, static_cast<unsigned>(n));
 }
 TUNDRA_DEVICE uint32_t Ballot(bool predicate) { return __ballot_sync(0xffffffffu, predicate); }
+
+TUNDRA_DEVICE int CountBits(uint32_t bits) { return __popc(bits); }
 
 TUNDRA_DEVICE void AtomicMax(const Pointer<uint32_t>& p, uint32_t v) { atomicMax(p.p, v); }
 TUNDRA_DEVICE void AtomicAdd(const Pointer<uint64_t>& p, uint64_t v) {
@@ -147,14 +146,6 @@ TUNDRA_DEVICE void LoadMatrix4Transposed(uint32_t (&r)[4], const Pointer<T>& row
                : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
                : "r"(SharedAddress(row))
                : "memory");
-}
-
-inline absl::Status StatusOf(cudaError_t error, const char* what) {
-  if (error == cudaSuccess) return absl::OkStatus();
-  const std::string text =
-      absl::StrCat(what, ": ", cudaGetErrorString(error), " (", cudaGetErrorName(error), ")");
-  if (error == cudaErrorMemoryAllocation) return absl::ResourceExhaustedError(text);
-  return absl::InternalError(text);
 }
 
 // Puts the kernel on the stream. Nothing is launched for an empty grid. Arguments are

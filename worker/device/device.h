@@ -92,7 +92,8 @@ class Device {
   virtual absl::Status CopyWithin(Ctx ctx, void* to, const void* from, size_t bytes) = 0;
   virtual absl::Status Zero(Ctx ctx, void* data, size_t bytes) = 0;
 
-  // Returns when everything on the stream is done; errors of that work come out here.
+  // Returns when everything on the stream is done; errors of that work come out here, those
+  // of values that an operation found out of range too (kInvalidArgument).
   virtual absl::Status Synchronize(Ctx ctx) = 0;
   // Work put on `later` from now on starts after what `earlier` holds now.
   virtual absl::Status Order(Stream* earlier, Stream* later) = 0;

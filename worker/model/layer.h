@@ -33,7 +33,8 @@ struct AdapterView {
 
 // A micro-batch on the device.
 struct DeviceBatch {
-  ConstView tokens_T, targets_T, positions_T, data_rows_T;
+  ConstView tokens_T, positions_T, data_rows_T;
+  Targets targets;
   PackedRows rows;
   int64_t tokens = 0;  // T, padded
 };

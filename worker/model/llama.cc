@@ -140,7 +140,8 @@ absl::Status Llama::Upload(const Batch& batch, Traveller& to) {
   };
   TUNDRA_CHECK(batch.max_length <= options_.max_positions) << "a row of " << batch.max_length;
   RETURN_IF_ERROR(put(batch.tokens_T, to.batch.tokens_T));
-  RETURN_IF_ERROR(put(batch.targets_T, to.batch.targets_T));
+  RETURN_IF_ERROR(put(batch.targets_T, to.batch.targets.ids_T));
+  to.batch.targets.count = batch.target_tokens;
   RETURN_IF_ERROR(put(batch.positions_T, to.batch.positions_T));
   RETURN_IF_ERROR(put(batch.data_rows_T, to.batch.data_rows_T));
   RETURN_IF_ERROR(put(batch.offsets, to.batch.rows.offsets));
@@ -246,7 +247,7 @@ absl::Status Llama::Loss(Traveller& traveller, const UnitView& head, bool train,
   RETURN_IF_ERROR(ops_->RmsNorm(ctx(), traveller.x_TD, final_norm_D_, norm, normed, inv_rms));
   const size_t output = static_cast<size_t>(output_index_);
   RETURN_IF_ERROR(ops_->CrossEntropy(ctx(), normed, head.forward[output], head.backward[output],
-                                     options_.precision, traveller.batch.targets_T,
+                                     options_.precision, traveller.batch.targets,
                                      LossChunk(config_.vocab), sum,
                                      train ? traveller.dx_TD : View::None()));
   if (train) {

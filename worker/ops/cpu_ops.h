@@ -72,7 +72,7 @@ class CpuOps final : public Ops {
 
   absl::Status CrossEntropy(Ctx ctx, ConstView hidden_TD, const FrozenWeight& w_VD_forward,
                             const FrozenWeight& w_VD_backward, Precision precision,
-                            ConstView targets_T, int64_t chunk_tokens, View loss,
+                            const Targets& targets, int64_t chunk_tokens, View loss,
                             View dhidden_TD) override;
   size_t LossScratchBytes(int64_t chunk_tokens, const FrozenWeight& w_VD_forward,
                           const FrozenWeight& w_VD_backward, Precision precision) const override;

@@ -60,12 +60,17 @@ HWY_EXPORT(CrossEntropyRow);
 
 namespace {
 
-absl::Status CheckTargets(const int32_t* targets, int64_t t, int64_t v) {
+absl::Status CheckTargets(const int32_t* targets, int64_t t, int64_t v, int64_t count) {
+  int64_t found = 0;
   for (int64_t i = 0; i < t; ++i) {
+    found += targets[i] >= 0 ? 1 : 0;
     if (targets[i] < -1 || targets[i] >= v) {
       return absl::InvalidArgumentError(
           absl::StrCat("targets_T[", i, "] is ", targets[i], "; it must be in [-1, ", v, ")"));
     }
+  }
+  if (found != count) {
+    return absl::InvalidArgumentError(absl::StrCat("there are ", found, " targets, not ", count));
   }
   return absl::OkStatus();
 }
@@ -98,19 +103,19 @@ size_t CpuOps::LossScratchBytes(int64_t chunk_tokens, const FrozenWeight& w_VD_f
 
 absl::Status CpuOps::CrossEntropy(Ctx ctx, ConstView hidden_TD, const FrozenWeight& w_VD_forward,
                                   const FrozenWeight& w_VD_backward, Precision precision,
-                                  ConstView targets_T, int64_t chunk_tokens, View loss,
+                                  const Targets& all, int64_t chunk_tokens, View loss,
                                   View dhidden_TD) {
   const int64_t t = hidden_TD.rows;
   const int64_t d = hidden_TD.cols;
   const int64_t v = w_VD_forward.view_NK.rows;
   const bool gradient = !dhidden_TD.empty();
   RETURN_IF_ERROR(CheckView("hidden_TD", hidden_TD, DType::kF32, t, w_VD_forward.view_NK.cols));
-  RETURN_IF_ERROR(CheckVector("targets_T", targets_T, DType::kI32, t));
+  RETURN_IF_ERROR(CheckVector("targets_T", all.ids_T, DType::kI32, t));
   RETURN_IF_ERROR(CheckVector("loss", loss, DType::kF64, 1));
   if (gradient) RETURN_IF_ERROR(CheckView("dhidden_TD", dhidden_TD, DType::kF32, t, d));
   if (chunk_tokens < 1) return absl::InvalidArgumentError("chunk_tokens must be at least 1");
-  const int32_t* targets = targets_T.row<int32_t>(0);
-  RETURN_IF_ERROR(CheckTargets(targets, t, v));
+  const int32_t* targets = all.ids_T.row<int32_t>(0);
+  RETURN_IF_ERROR(CheckTargets(targets, t, v, all.count));
   chunk_tokens = std::min(chunk_tokens, std::max<int64_t>(t, 1));
   ArenaScope scope(ctx.scratch);
   ASSIGN_OR_RETURN(const View logits, ctx.scratch->Allocate(DType::kF32, chunk_tokens, v));

@@ -86,7 +86,7 @@ TEST(OneDnnProducts, CrossEntropyIsThatOfTheOtherProducts) {
     const View loss = b.New(DType::kF64, 1, 1), dhidden = b.New(DType::kF32, 50, 24);
     EXPECT_TRUE(b.ops()
                     .CrossEntropy(b.ctx(), b.Put(hidden), weight, weight, Precision::kF32,
-                                  b.PutInts(targets), 33, loss, dhidden)
+                                  b.PutTargets(targets), 33, loss, dhidden)
                     .ok());
     return std::pair(b.Get(loss), b.Get(dhidden));
   };

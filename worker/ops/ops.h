@@ -15,6 +15,10 @@
 //  * Errors: kInvalidArgument when shapes or types don't agree, kResourceExhausted when
 //    the scratch arena is too small, kInternal when a library fails. On error results
 //    are unspecified.
+//  * Values that are out of range (ids, positions, targets, offsets of rows) are
+//    kInvalidArgument too. They lie in device memory, so a GPU finds them as it runs: the
+//    error then comes out of the stream's next Synchronize. Nothing outside of the operands
+//    is ever touched.
 //  * Operands don't overlap unless a comment allows it.
 //
 // Shapes: T tokens, D hidden size, V vocabulary, K in, N out, R rank, H heads, F
@@ -63,12 +67,18 @@ struct AttentionParams {
 // Rows of the data set laid end to end in one micro-batch. offsets holds
 // num_rows + 1 increasing i32; row i is tokens [offsets[i], offsets[i+1]). Tokens
 // from offsets[num_rows] on are padding: they attend to nothing, give zeros, and get
-// zero gradients. Offsets that are not so are the caller's to refuse: a CPU says
-// kInvalidArgument; elsewhere results are unspecified, but no other memory is touched.
+// zero gradients.
 struct PackedRows {
   ConstView offsets;
   int num_rows = 0;
   int max_length = 0;  // of one row, in tokens
+};
+
+// What each token is to predict. The host knows how many there are, and lays out the work by
+// that number; a device finds where they are.
+struct Targets {
+  ConstView ids_T;    // i32; -1 where nothing is predicted
+  int64_t count = 0;  // of those that are not -1
 };
 
 // Names the random numbers of one dropout: the mask of an element is a function of
@@ -121,7 +131,7 @@ class Ops {
   // ---- embedding, norm, rotary embedding, activation ------------------------------
 
   // out_TD = table_VD[tokens_T]. table f32 or bf16.
-  // Errors: ids outside [0, V) are the caller's to refuse; a CPU says kInvalidArgument.
+  // Errors: kInvalidArgument for ids outside [0, V).
   virtual absl::Status EmbeddingLookup(Ctx ctx, ConstView tokens_T, ConstView table_VD,
                                        View out_TD) = 0;
 
@@ -251,13 +261,14 @@ class Ops {
   // loss (f64, one number) = Σ_t −log softmax(hidden_t · Wᵀ)[targets_t] over tokens with
   // targets_t >= 0 (−1 is ignored), added in order in double; and, unless dhidden is
   // View::None(), dhidden_TD = its gradient (zeros for ignored tokens). The sum, not the
-  // mean. Runs in chunks of chunk_tokens: logits are never stored whole, and bits don't
-  // depend on the chunk.
+  // mean. Runs in chunks of chunk_tokens targets: logits are never stored whole nor made for
+  // ignored tokens, and bits don't depend on the chunk.
+  // Errors: kInvalidArgument for targets outside [−1, V) or of another number than `count`.
   // w_backward may be the same plain weight.
   // Scratch: LossScratchBytes.
   virtual absl::Status CrossEntropy(Ctx ctx, ConstView hidden_TD, const FrozenWeight& w_VD_forward,
                                     const FrozenWeight& w_VD_backward, Precision precision,
-                                    ConstView targets_T, int64_t chunk_tokens, View loss,
+                                    const Targets& targets, int64_t chunk_tokens, View loss,
                                     View dhidden_TD) = 0;
   virtual size_t LossScratchBytes(int64_t chunk_tokens, const FrozenWeight& w_VD_forward,
                                   const FrozenWeight& w_VD_backward, Precision precision) const = 0;

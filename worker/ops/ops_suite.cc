@@ -4,7 +4,6 @@
 #include <cstring>
 
 #include "common/check.h"
-#include "worker/ops/cpu_ops.h"
 
 namespace tundra::suite {
 namespace {
@@ -56,11 +55,6 @@ INSTANTIATE_TEST_SUITE_P(All, OpsSuite, testing::ValuesIn(Backends()),
 
 std::ostream& operator<<(std::ostream& out, const Backend& backend) { return out << backend.name; }
 
-std::vector<Backend> Backends() {
-  const auto cpu = [](int threads) { return CreateCpuDevice({.threads = threads, .max_isa = ""}); };
-  return {{"cpu", cpu, [](Device* device) { return CreateCpuOps(device); }}};
-}
-
 Bed::Bed(const Backend& backend, int threads, size_t scratch_bytes) {
   auto device = backend.make_device(threads);
   TUNDRA_CHECK(device.ok()) << device.status();
@@ -74,6 +68,10 @@ Bed::Bed(const Backend& backend, int threads, size_t scratch_bytes) {
   auto scratch = Arena::Create(device_.get(), scratch_bytes);
   TUNDRA_CHECK(scratch.ok()) << scratch.status();
   scratch_ = std::make_unique<Arena>(*std::move(scratch));
+}
+
+absl::Status Bed::Finished(absl::Status status) {
+  return status.ok() ? device_->Synchronize(ctx()) : status;
 }
 
 View Bed::New(DType dtype, int64_t rows, int64_t cols, int64_t gap) {
@@ -122,6 +120,10 @@ View Bed::PutInts(const std::vector<int32_t>& values) {
   TUNDRA_CHECK(device_->CopyIn(ctx(), view.data, values.data(), values.size() * 4).ok());
   TUNDRA_CHECK(device_->Synchronize(ctx()).ok());
   return view;
+}
+
+Targets Bed::PutTargets(const std::vector<int32_t>& ids) {
+  return {PutInts(ids), static_cast<int64_t>(ids.size()) - std::count(ids.begin(), ids.end(), -1)};
 }
 
 std::string Bed::Bytes(ConstView view) {

@@ -1,7 +1,8 @@
 // The one suite that every backend's operations pass: what its tests share.
 //
-// A test is parameterised over Backends(); each operation is compared with a reference
-// in double that is written here, from the formula, not from the code under test.
+// A test is parameterised over Backends(), which a file of each test program defines; each
+// operation is compared with a reference in double that is written here, from the formula, not from
+// the code under test.
 #pragma once
 
 #include <gtest/gtest.h>
@@ -57,10 +58,15 @@ class Bed {
   Arena& scratch() { return *scratch_; }
   Ctx ctx() { return {stream_.get(), scratch_.get()}; }
 
+  // How an operation went, when its status is `status`: a device finds values that are out
+  // of range only as it runs, and says so when the stream is waited for.
+  absl::Status Finished(absl::Status status);
+
   // Device memory with these values. Rows are `gap` elements further apart than they are
   // long; the gaps hold a pattern that Get checks.
   View Put(const Mat& a, DType dtype = DType::kF32, int64_t gap = 0);
   View PutInts(const std::vector<int32_t>& values);
+  Targets PutTargets(const std::vector<int32_t>& ids);
   View New(DType dtype, int64_t rows, int64_t cols, int64_t gap = 0);
   Mat Get(ConstView view);
   // All bytes of the view's elements.

@@ -62,8 +62,8 @@ std::map<std::string, std::string> RunAll(const Backend& backend, int threads) {
   const View loss = bed.New(DType::kF64, 1, 1);
   const FrozenWeight head = FrozenWeight::Plain(w);
   keep("loss",
-       ops.CrossEntropy(bed.ctx(), x, head, head, Precision::kF32, bed.PutInts(targets), 128, loss,
-                        dx),
+       ops.CrossEntropy(bed.ctx(), x, head, head, Precision::kF32, bed.PutTargets(targets), 128,
+                        loss, dx),
        {loss, dx});
   const View moment1 = bed.Put(Mat(t, n)), moment2 = bed.Put(Mat(t, n));
   const View sum = bed.Put(Mat(t, n), DType::kI64), norm2 = bed.New(DType::kF64, 1, 1);

@@ -38,9 +38,12 @@ void CheckFrozen(const Backend& backend, Precision precision) {
               const size_t bytes = bed.ops().PreparedBytes(s.n, s.k, dtype, direction, precision);
               if (bytes == 0) continue;
               const View storage = bed.New(DType::kBF16, 1, static_cast<int64_t>(bytes + 1) / 2);
+              bed.scratch().ResetPeak();
               auto prepared = bed.ops().PrepareWeight(bed.ctx(), w_view, direction, precision,
                                                       storage.data, bytes);
               ASSERT_TRUE(prepared.ok()) << prepared.status();
+              EXPECT_LE(bed.scratch().peak(),
+                        bed.ops().PrepareScratchBytes(s.n, s.k, dtype, precision));
               *one = *prepared;
             }
           }
@@ -112,9 +115,13 @@ TEST_P(OpsSuite, ProductsRefuseShapesThatDoNotAgree) {
 
 TEST_P(OpsSuite, ASmallScratchArenaIsAnErrorNotACrash) {
   Bed bed(GetParam(), 1, 64);
-  const View x = bed.Put(Random(1, 3, 8)), a = bed.Put(Random(2, 4, 8)), h = bed.Put(Mat(3, 4));
-  if (bed.ops().workspace_bytes() <= 64) GTEST_SKIP() << "this backend needs no scratch here";
-  EXPECT_EQ(bed.ops().LoraDown(bed.ctx(), x, a, h).code(), absl::StatusCode::kResourceExhausted);
+  const View x = bed.Put(Random(1, 3, 8)), y = bed.Put(Mat(3, 4));
+  const FrozenWeight w = FrozenWeight::Plain(bed.Put(Random(2, 4, 8)));
+  if (bed.ops().MatmulScratchBytes(3, w, Precision::kF32) <= 64) {
+    GTEST_SKIP() << "this backend needs no scratch here";
+  }
+  EXPECT_EQ(bed.ops().FrozenMatmul(bed.ctx(), x, w, Precision::kF32, Write::kSet, y).code(),
+            absl::StatusCode::kResourceExhausted);
 }
 
 struct LoraShape {
@@ -137,7 +144,9 @@ TEST_P(OpsSuite, LoraMatchesTheReferenceForwardAndBackward) {
     const View y = bed.Put(y0, DType::kF32, 2), dx = bed.Put(dx0, DType::kF32, 2);
     const View da = bed.Put(da0), db = bed.Put(db0);
 
+    bed.scratch().ResetPeak();
     ASSERT_OK(bed.ops().LoraDown(bed.ctx(), x_view, a_view, h));
+    EXPECT_LE(bed.scratch().peak(), bed.ops().workspace_bytes());
     const Mat h_want = Times(x, Transposed(a));
     ExpectNear(bed.Get(h), h_want, kF32Tolerance, what + " h");
     ASSERT_OK(bed.ops().LoraUp(bed.ctx(), h, b_view, scale, y));

@@ -6,13 +6,15 @@
 #include <cmath>
 #include <cstdint>
 
+#include "common/host_device.h"
+
 namespace tundra {
 
 // round_to_nearest_even(g · scale). scale is a power of two, so the product is exact in
 // double and the rounding is the only one. Beyond ±2^62 (a gradient over 2^e, whose step
 // will be redone) it saturates; NaN gives 0 (its step will be skipped).
 // Needs the default rounding mode.
-inline int64_t Quantize(float g, double scale) {
+TUNDRA_HOST_DEVICE inline int64_t Quantize(float g, double scale) {
   constexpr double kLimit = 4611686018427387904.0;  // 2^62
   double x = static_cast<double>(g) * scale;
   x = x < -kLimit ? -kLimit : x;

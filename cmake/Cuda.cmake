@@ -1,0 +1,48 @@
+# The CUDA backend is built where nvcc 12.8 or newer is found, and left out elsewhere.
+# Sets TUNDRA_CUDA.
+option(TUNDRA_WITH_CUDA "Build the CUDA backend if nvcc is found" ON)
+set(TUNDRA_CUDA OFF)
+set(reason "TUNDRA_WITH_CUDA is off")
+if(TUNDRA_WITH_CUDA)
+  find_program(TUNDRA_NVCC nvcc HINTS $ENV{CUDA_HOME}/bin $ENV{CUDA_PATH}/bin /usr/local/cuda/bin)
+  set(reason "no nvcc was found")
+  if(TUNDRA_NVCC)
+    execute_process(COMMAND ${TUNDRA_NVCC} --version OUTPUT_VARIABLE version)
+    string(REGEX MATCH "release ([0-9]+\\.[0-9]+)" matched "${version}")
+    set(reason "${TUNDRA_NVCC} is of CUDA ${CMAKE_MATCH_1}, older than 12.8")
+    if(CMAKE_MATCH_1 VERSION_GREATER_EQUAL 12.8)
+      set(TUNDRA_CUDA ON)
+      set(TUNDRA_CUDA_VERSION ${CMAKE_MATCH_1})
+    endif()
+  endif()
+endif()
+
+if(TUNDRA_CUDA)
+  set(CMAKE_CUDA_COMPILER ${TUNDRA_NVCC})
+  # The last, without -real, adds its PTX for cards to come.
+  set(CMAKE_CUDA_ARCHITECTURES 80-real 89-real 90a-real 100)
+  enable_language(CUDA)
+  if(NOT CMAKE_CUDA20_STANDARD_COMPILE_OPTION)
+    # CMake 3.25 does not know of C++20 in CUDA, nvcc does.
+    set(CMAKE_CUDA20_STANDARD_COMPILE_OPTION -std=c++20)
+    set(CMAKE_CUDA20_EXTENSION_COMPILE_OPTION -std=c++20)
+  endif()
+  find_package(CUDAToolkit REQUIRED)
+  if(CCACHE)
+    set(CMAKE_CUDA_COMPILER_LAUNCHER ${CMAKE_CXX_COMPILER_LAUNCHER})
+  endif()
+  message(STATUS "CUDA backend: with CUDA ${TUNDRA_CUDA_VERSION}")
+else()
+  message(STATUS "CUDA backend: left out, because ${reason}")
+endif()
+
+# What program and backend have to agree on: the headers whose classes pass between them.
+set(hashes)
+foreach(header worker/device/cuda_backend.h worker/device/device.h worker/device/view.h
+               worker/device/arena.h worker/ops/ops.h)
+  file(SHA256 ${CMAKE_SOURCE_DIR}/${header} hash)
+  string(APPEND hashes ${hash})
+  set_property(DIRECTORY APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/${header})
+endforeach()
+string(SHA256 hash "${hashes} ${PROJECT_VERSION}")
+string(SUBSTRING ${hash} 0 16 TUNDRA_CUDA_INTERFACE)
