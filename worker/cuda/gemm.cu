@@ -26,7 +26,7 @@ struct Operands {
 template <int kWidth, bool turned>
 TUNDRA_DEVICE void LoadTile(const Matrix<const float>& from, int64_t k0, int64_t k_end, int64_t i0,
                             int64_t i_end, int threads, Pointer<float> tile) {
-  TUNDRA_UNROLL
+  TUNDRA_UNROLL_EIGHT
   for (int at = static_cast<int>(threadIdx.x); at < kTileK * kWidth; at += threads) {
     const int k = turned ? at % kTileK : at / kWidth;
     const int i = turned ? at / kTileK : at % kWidth;
@@ -64,7 +64,7 @@ __global__ void __launch_bounds__(GemmThreads<TN>()) GemmKernel(Operands p) {
     LoadTile<kTileM, a_turned>(p.a, k0, k_end, m0, p.m, kThreads, a_tile);
     LoadTile<TN, b_turned>(p.b, k0, k_end, n0, p.n, kThreads, b_tile);
     SyncThreads();
-    TUNDRA_UNROLL
+    TUNDRA_UNROLL_EIGHT
     for (int k = 0; k < kTileK; ++k) {
       const Float4 a4 = Load4(a_tile + (k * (kTileM + kPad) + row));
       const Float4 b4 = Load4(b_tile + (k * (TN + kPad) + col));

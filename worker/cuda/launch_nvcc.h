@@ -6,6 +6,7 @@
 #define TUNDRA_DEVICE __device__ __forceinline__
 #define TUNDRA_BOTH __host__ __device__ __forceinline__
 #define TUNDRA_UNROLL _Pragma("unroll")
+#define TUNDRA_UNROLL_EIGHT _Pragma("unroll 8")
 
 namespace tundra::cuda {
 
