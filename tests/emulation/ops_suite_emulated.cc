@@ -11,7 +11,7 @@ std::vector<Backend> Backends() {
     emulation::SetOrder(static_cast<uint32_t>(threads - 1));
     return cuda::CudaDevice::Create(0);
   };
-  return {{"cuda_emulated", device, cuda::CreateCudaOps}};
+  return {{"cuda_emulated", device, cuda::CreateCudaOps, {2, 3, 4}}};
 }
 
 }  // namespace tundra::suite

@@ -24,8 +24,10 @@ std::string WhyNot() {
 std::vector<Backend> Backends() {
   if (!WhyNot().empty()) return {};
   const CudaBackendTable* table = *OpenCudaBackend();
-  return {
-      {"cuda", [table](int /*threads*/) { return table->create_device(0); }, table->create_ops}};
+  return {{"cuda",
+           [table](int /*threads*/) { return table->create_device(0); },
+           table->create_ops,
+           {1}}};
 }
 
 }  // namespace tundra::suite

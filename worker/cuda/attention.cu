@@ -1,6 +1,7 @@
 #include "common/status.h"
 #include "worker/cuda/attention.h"
 #include "worker/cuda/attention_kernels.h"
+#include "worker/ops/attention_checks.h"
 
 namespace tundra::cuda {
 namespace {
@@ -56,8 +57,8 @@ class Packer {
     Take(bytes);
     return stats;
   }
-  absl::Status Launch(cudaStream_t stream) const {
-    return LaunchPack(stream, items_, dim_, padded_dim_);
+  absl::Status Launch(const Queue& queue, const PackedRows& rows) const {
+    return LaunchPack(queue, rows, items_, dim_, padded_dim_);
   }
   int padded_dim() const { return padded_dim_; }
 
@@ -92,7 +93,7 @@ AttentionOperands<T> OperandsOf(const PackedRows& rows, const AttentionParams& p
 }
 
 template <typename T>
-absl::Status Forward(cudaStream_t stream, void* scratch, const PackedRows& rows,
+absl::Status Forward(const Queue& queue, void* scratch, const PackedRows& rows,
                      const AttentionParams& params, const ConstView& q_TH, const ConstView& k_TG,
                      const ConstView& v_TG, const View& out_TH, const View& lse_TH) {
   Packer<T> packer(scratch, q_TH.rows, params.head_dim);
@@ -100,13 +101,13 @@ absl::Status Forward(cudaStream_t stream, void* scratch, const PackedRows& rows,
   in.q = packer.Add(q_TH, params.num_heads);
   in.k = packer.Add(k_TG, params.num_kv_heads);
   in.v = packer.Add(v_TG, params.num_kv_heads);
-  RETURN_IF_ERROR(packer.Launch(stream));
-  return LaunchForward(stream, in, packer.padded_dim(), ResultOf(out_TH, in.dim),
+  RETURN_IF_ERROR(packer.Launch(queue, rows));
+  return LaunchForward(queue.stream, in, packer.padded_dim(), ResultOf(out_TH, in.dim),
                        Output<float>(lse_TH));
 }
 
 template <typename T>
-absl::Status Backward(cudaStream_t stream, void* scratch, const PackedRows& rows,
+absl::Status Backward(const Queue& queue, void* scratch, const PackedRows& rows,
                       const AttentionParams& params, const ConstView& dout_TH,
                       const ConstView& q_TH, const ConstView& k_TG, const ConstView& v_TG,
                       const ConstView& out_TH, const ConstView& lse_TH, const View& dq_TH,
@@ -117,14 +118,14 @@ absl::Status Backward(cudaStream_t stream, void* scratch, const PackedRows& rows
   in.dout = packer.Add(dout_TH, params.num_heads);
   in.k = packer.Add(k_TG, params.num_kv_heads);
   in.v = packer.Add(v_TG, params.num_kv_heads);
-  RETURN_IF_ERROR(packer.Launch(stream));
+  RETURN_IF_ERROR(packer.Launch(queue, rows));
   const Pointer<float> stats = packer.Stats(params.num_heads);
   in.stats = stats;
   const int padded_dim = packer.padded_dim();
   RETURN_IF_ERROR(
-      LaunchStats(stream, in, padded_dim, Input<float>(out_TH), Input<float>(lse_TH), stats));
-  RETURN_IF_ERROR(LaunchQueryGradient(stream, in, padded_dim, ResultOf(dq_TH, in.dim)));
-  return LaunchKeyGradient(stream, in, padded_dim, ResultOf(dk_TG, in.dim),
+      LaunchStats(queue.stream, in, padded_dim, Input<float>(out_TH), Input<float>(lse_TH), stats));
+  RETURN_IF_ERROR(LaunchQueryGradient(queue.stream, in, padded_dim, ResultOf(dq_TH, in.dim)));
+  return LaunchKeyGradient(queue.stream, in, padded_dim, ResultOf(dk_TG, in.dim),
                            ResultOf(dv_TG, in.dim));
 }
 
@@ -135,22 +136,50 @@ size_t AttentionScratchBytes(int64_t tokens, const AttentionParams& params) {
                                               : ScratchBytes<float>(tokens, params);
 }
 
-absl::Status AttentionForward(cudaStream_t stream, void* scratch, const PackedRows& rows,
+absl::Status AttentionForward(const Queue& queue, void* scratch, const PackedRows& rows,
                               const AttentionParams& params, ConstView q_TH, ConstView k_TG,
                               ConstView v_TG, View out_TH, View lse_TH) {
   if (q_TH.rows == 0) return absl::OkStatus();
   const auto forward = params.precision == Precision::kBF16 ? Forward<BF16> : Forward<float>;
-  return forward(stream, scratch, rows, params, q_TH, k_TG, v_TG, out_TH, lse_TH);
+  return forward(queue, scratch, rows, params, q_TH, k_TG, v_TG, out_TH, lse_TH);
 }
 
-absl::Status AttentionBackward(cudaStream_t stream, void* scratch, const PackedRows& rows,
+absl::Status AttentionBackward(const Queue& queue, void* scratch, const PackedRows& rows,
                                const AttentionParams& params, ConstView dout_TH, ConstView q_TH,
                                ConstView k_TG, ConstView v_TG, ConstView out_TH, ConstView lse_TH,
                                View dq_TH, View dk_TG, View dv_TG) {
   if (q_TH.rows == 0) return absl::OkStatus();
   const auto backward = params.precision == Precision::kBF16 ? Backward<BF16> : Backward<float>;
-  return backward(stream, scratch, rows, params, dout_TH, q_TH, k_TG, v_TG, out_TH, lse_TH, dq_TH,
+  return backward(queue, scratch, rows, params, dout_TH, q_TH, k_TG, v_TG, out_TH, lse_TH, dq_TH,
                   dk_TG, dv_TG);
+}
+
+size_t CudaOps::AttentionScratchBytes(int64_t t, const AttentionParams& params) const {
+  return cuda::AttentionScratchBytes(t, params);
+}
+
+absl::Status CudaOps::Attention(Ctx ctx, PackedRows rows, AttentionParams params, ConstView q_TH,
+                                ConstView k_TG, ConstView v_TG, View out_TH, View lse_TH) {
+  RETURN_IF_ERROR(CheckAttention(rows, params, q_TH, k_TG, v_TG, out_TH, lse_TH));
+  ASSIGN_OR_RETURN(const Queue queue, QueueOf(*device_, ctx));
+  ArenaScope scope(ctx.scratch);
+  ASSIGN_OR_RETURN(void* scratch,
+                   ctx.scratch->AllocateBytes(AttentionScratchBytes(q_TH.rows, params)));
+  return AttentionForward(queue, scratch, rows, params, q_TH, k_TG, v_TG, out_TH, lse_TH);
+}
+
+absl::Status CudaOps::AttentionBackward(Ctx ctx, PackedRows rows, AttentionParams params,
+                                        ConstView dout_TH, ConstView q_TH, ConstView k_TG,
+                                        ConstView v_TG, ConstView out_TH, ConstView lse_TH,
+                                        View dq_TH, View dk_TG, View dv_TG) {
+  RETURN_IF_ERROR(CheckAttention(rows, params, q_TH, k_TG, v_TG, out_TH, lse_TH));
+  RETURN_IF_ERROR(CheckAttentionGradients(params, q_TH.rows, dout_TH, dq_TH, dk_TG, dv_TG));
+  ASSIGN_OR_RETURN(const Queue queue, QueueOf(*device_, ctx));
+  ArenaScope scope(ctx.scratch);
+  ASSIGN_OR_RETURN(void* scratch,
+                   ctx.scratch->AllocateBytes(AttentionScratchBytes(q_TH.rows, params)));
+  return cuda::AttentionBackward(queue, scratch, rows, params, dout_TH, q_TH, k_TG, v_TG, out_TH,
+                                 lse_TH, dq_TH, dk_TG, dv_TG);
 }
 
 }  // namespace tundra::cuda

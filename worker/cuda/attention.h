@@ -19,7 +19,7 @@
 #include <cstdint>
 
 #include "absl/status/status.h"
-#include "worker/cuda/launch.h"
+#include "worker/cuda/kernels.h"
 #include "worker/ops/ops.h"
 
 namespace tundra::cuda {
@@ -27,13 +27,14 @@ namespace tundra::cuda {
 // Bytes of device memory that either call needs as `scratch`, at a 64-byte boundary.
 size_t AttentionScratchBytes(int64_t tokens, const AttentionParams& params);
 
-// Puts the work on the stream. Shapes have been checked (worker/ops/attention_checks.h);
-// offsets that are not as PackedRows says give wrong results but touch no other memory.
+// Puts the work on the queue. Shapes have been checked (worker/ops/attention_checks.h).
+// Offsets that are not as PackedRows says are reported as Fault::kOffsets; results are
+// unspecified then, but no other memory is touched.
 // Errors: kInternal when a launch is refused.
-absl::Status AttentionForward(cudaStream_t stream, void* scratch, const PackedRows& rows,
+absl::Status AttentionForward(const Queue& queue, void* scratch, const PackedRows& rows,
                               const AttentionParams& params, ConstView q_TH, ConstView k_TG,
                               ConstView v_TG, View out_TH, View lse_TH);
-absl::Status AttentionBackward(cudaStream_t stream, void* scratch, const PackedRows& rows,
+absl::Status AttentionBackward(const Queue& queue, void* scratch, const PackedRows& rows,
                                const AttentionParams& params, ConstView dout_TH, ConstView q_TH,
                                ConstView k_TG, ConstView v_TG, ConstView out_TH, ConstView lse_TH,
                                View dq_TH, View dk_TG, View dv_TG);

@@ -10,7 +10,7 @@
 
 #include "absl/status/status.h"
 #include "worker/cuda/attention_rows.h"
-#include "worker/cuda/launch.h"
+#include "worker/cuda/kernels.h"
 
 namespace tundra::cuda {
 
@@ -57,7 +57,8 @@ struct PackItems {
 // Each launches on `stream`. Defined for T = BF16 and float, and every padded size of head
 // that PaddedHeadDim gives.
 template <typename T>
-absl::Status LaunchPack(cudaStream_t stream, const PackItems<T>& items, int dim, int padded_dim);
+absl::Status LaunchPack(const Queue& queue, const PackedRows& rows, const PackItems<T>& items,
+                        int dim, int padded_dim);
 template <typename T>
 absl::Status LaunchStats(cudaStream_t stream, const AttentionOperands<T>& in, int padded_dim,
                          Matrix<const float> out_TH, Matrix<const float> lse_TH,

@@ -9,9 +9,6 @@ namespace {
 constexpr int kThreads = 128;
 constexpr float kLog2e = 1.44269504088896341f;
 
-TUNDRA_DEVICE float Widened(BF16 x) { return ToFloat(x); }
-TUNDRA_DEVICE float Widened(float x) { return x; }
-
 // 16 bytes of T from four or eight floats.
 TUNDRA_DEVICE Float4 Narrowed(const float (&x)[4]) { return {x[0], x[1], x[2], x[3]}; }
 TUNDRA_DEVICE Float4 Narrowed(const float (&x)[8]) {
@@ -19,13 +16,32 @@ TUNDRA_DEVICE Float4 Narrowed(const float (&x)[8]) {
           std::bit_cast<float>(Pack(x[4], x[5])), std::bit_cast<float>(Pack(x[6], x[7]))};
 }
 
+struct RowsToCheck {
+  Pointer<const int32_t> offsets;
+  int num_rows = 0;
+  int max_length = 0;
+  Pointer<uint32_t> fault;
+};
+
+// One block looks at all offsets.
+TUNDRA_DEVICE void CheckRows(const RowsToCheck& rows, int64_t tokens) {
+  for (int i = static_cast<int>(threadIdx.x); i < rows.num_rows; i += kThreads) {
+    const int begin = rows.offsets[i], end = rows.offsets[i + 1];
+    if (begin < 0 || end < begin || end > tokens || end - begin > rows.max_length ||
+        (i == 0 && begin != 0)) {
+      Report(rows.fault, Fault::kOffsets, i);
+    }
+  }
+}
+
 // A block packs one token of one item; a thread 16 bytes at a time.
 template <typename T>
 __global__ void __launch_bounds__(kThreads)
-    AttentionPackKernel(PackItems<T> items, int dim, int padded_dim) {
+    AttentionPackKernel(RowsToCheck rows, PackItems<T> items, int dim, int padded_dim) {
   constexpr int kElements = 16 / static_cast<int>(sizeof(T));
   const PackItem<T>& item = items.item[blockIdx.y];
   const int64_t token = blockIdx.x, tokens = gridDim.x;
+  if (blockIdx.x == 0 && blockIdx.y == 0) CheckRows(rows, tokens);
   const int chunks = padded_dim / kElements;
   for (int i = static_cast<int>(threadIdx.x); i < item.heads * chunks; i += kThreads) {
     const int head = i / chunks, chunk = i % chunks;
@@ -61,7 +77,7 @@ __global__ void __launch_bounds__(kThreads)
     const Pointer<const T> dout = PackedRow(in.dout, head, in.tokens, token, padded_dim);
     const Pointer<const float> out = out_TH.row(token) + static_cast<int64_t>(head) * in.dim;
     float delta = 0;
-    for (int d = Lane(); d < in.dim; d += kWarp) delta = fmaf(Widened(dout[d]), out[d], delta);
+    for (int d = Lane(); d < in.dim; d += kWarp) delta = fmaf(AsFloat(dout[d]), out[d], delta);
     delta = WarpSum(delta);
     if (Lane() == 0) {
       Store4(stats + (static_cast<int64_t>(head) * in.tokens + token) * 4,
@@ -73,10 +89,14 @@ __global__ void __launch_bounds__(kThreads)
 }  // namespace
 
 template <typename T>
-absl::Status LaunchPack(cudaStream_t stream, const PackItems<T>& items, int dim, int padded_dim) {
+absl::Status LaunchPack(const Queue& queue, const PackedRows& rows, const PackItems<T>& items,
+                        int dim, int padded_dim) {
+  const RowsToCheck check{Input<int32_t>(rows.offsets).data, rows.num_rows, rows.max_length,
+                          queue.fault};
   const dim3 grid(static_cast<unsigned>(items.item[0].from.rows),
                   static_cast<unsigned>(items.count));
-  return Launch<AttentionPackKernel<T>>(grid, dim3(kThreads), 0, stream, items, dim, padded_dim);
+  return Launch<AttentionPackKernel<T>>(grid, dim3(kThreads), 0, queue.stream, check, items, dim,
+                                        padded_dim);
 }
 
 template <typename T>
@@ -87,8 +107,9 @@ absl::Status LaunchStats(cudaStream_t stream, const AttentionOperands<T>& in, in
                                          stream, in, padded_dim, out_TH, lse_TH, stats);
 }
 
-template absl::Status LaunchPack(cudaStream_t, const PackItems<BF16>&, int, int);
-template absl::Status LaunchPack(cudaStream_t, const PackItems<float>&, int, int);
+template absl::Status LaunchPack(const Queue&, const PackedRows&, const PackItems<BF16>&, int, int);
+template absl::Status LaunchPack(const Queue&, const PackedRows&, const PackItems<float>&, int,
+                                 int);
 template absl::Status LaunchStats(cudaStream_t, const AttentionOperands<BF16>&, int,
                                   Matrix<const float>, Matrix<const float>, Pointer<float>);
 template absl::Status LaunchStats(cudaStream_t, const AttentionOperands<float>&, int,

@@ -14,12 +14,6 @@
 
 #include "worker/cuda/launch.h"
 
-#if defined(__CUDACC__)
-#define TUNDRA_UNROLL _Pragma("unroll")
-#else
-#define TUNDRA_UNROLL
-#endif
-
 namespace tundra::cuda {
 
 template <typename T>
@@ -96,13 +90,12 @@ struct Tile {
     if constexpr (std::is_same_v<T, float>) {
       return (r & 3) * 2;  // threads take pairs of two rows of chunks: eight banks a row
     } else {
-      // Rows begin in kLines different places of the 128 bytes of all banks.
-      constexpr int kLines = kChunks % 8 == 0 ? 1 : 2;
-      return (r / kLines) % (8 / kLines);
+      // All rows begin at the same of the 128 bytes of banks, or every second one does.
+      return kChunks % 8 == 0 ? r & 7 : r / 2 & 3;
     }
   }
 
-  // Chunk `chunk` of row row0 + r; row0 a multiple of 16, r in [0, 16).
+  // Chunk `chunk` of row row0 + r; row0 a multiple of 8.
   TUNDRA_DEVICE Pointer<T> At(int row0, int r, int chunk) const {
     // Written so that chunks eight apart have addresses a constant apart: fewer registers.
     const int place = (chunk & ~7) + ((chunk & 7) ^ Spread(r));
@@ -183,12 +176,22 @@ struct Tile {
 template <int kRows, int kThreads, typename T, int kDim>
 TUNDRA_DEVICE void CopyRows(const Tile<T, kDim>& tile, const Pointer<const T>& rows, int valid) {
   using Tile = Tile<T, kDim>;
+  // 8 (or 4) threads take neighbouring chunks of a row. A thread's rows are a multiple of the
+  // period of Spread apart and its chunks are too, so its addresses are constants apart.
+  constexpr int kAcross = Tile::kChunks % 8 == 0 ? 8 : 4;
+  constexpr int kDown = kThreads / kAcross;
+  static_assert(Tile::kChunks % kAcross == 0 && kRows % kDown == 0);
+  const int row = static_cast<int>(threadIdx.x / kAcross);
+  const int chunk = static_cast<int>(threadIdx.x % kAcross);
+  const Pointer<T> to = tile.At(0, row, chunk);
+  const Pointer<const T> from = rows + (row * kDim + chunk * Tile::kChunkElements);
   TUNDRA_UNROLL
-  for (int i = static_cast<int>(threadIdx.x); i < kRows * Tile::kChunks; i += kThreads) {
-    const int row = i / Tile::kChunks, chunk = i % Tile::kChunks;
-    const bool inside = row < valid;
-    CpAsync16OrZero(tile.At(row & ~15, row & 15, chunk),
-                    rows + ((inside ? row : 0) * kDim + chunk * Tile::kChunkElements), inside);
+  for (int r = 0; r < kRows; r += kDown) {
+    TUNDRA_UNROLL
+    for (int c = 0; c < kDim; c += kAcross * Tile::kChunkElements) {
+      // Of a row that is not valid nothing is read.
+      CpAsync16OrZero(to + (r * kDim + c), from + (r * kDim + c), row + r < valid);
+    }
   }
 }
 
@@ -263,25 +266,26 @@ TUNDRA_DEVICE void StoreRows(const Accumulators<kRowBlocks, kDim>& sums, int row
                              const RowsOut& out) {
   // Neighbours swap halves, so that a thread has four columns of one row.
   const bool odd = Lane() % 2 != 0;
+  const int first_column = Lane() % 4 / 2 * 4;
   TUNDRA_UNROLL
   for (int i = 0; i < kRowBlocks; ++i) {
     const int row = row0 + 16 * i + Lane() / 4 + (odd ? 8 : 0);
+    Pointer<float> to;
+    if (row < out.valid) to = out.to.row(out.token + row) + (out.column + first_column);
+    const int dim = row < out.valid ? out.dim - first_column : 0;  // columns left from there
     TUNDRA_UNROLL
     for (int n = 0; n < kDim / 8; ++n) {
       const float(&v)[4] = sums.v[i][n];
       const float got0 = ShuffleXor(odd ? v[0] : v[2], 1), got1 = ShuffleXor(odd ? v[1] : v[3], 1);
-      const float four[4] = {(odd ? got0 : v[0]) * factor, (odd ? got1 : v[1]) * factor,
-                             (odd ? v[2] : got0) * factor, (odd ? v[3] : got1) * factor};
-      const int column = 8 * n + Lane() % 4 / 2 * 4;
-      if (row >= out.valid || column >= out.dim) continue;
-      const Pointer<float> p = out.to.row(out.token + row) + (out.column + column);
-      if (out.wide && column + 4 <= out.dim) {
-        Store4(p, {four[0], four[1], four[2], four[3]});
+      const Float4 four{(odd ? got0 : v[0]) * factor, (odd ? got1 : v[1]) * factor,
+                        (odd ? v[2] : got0) * factor, (odd ? v[3] : got1) * factor};
+      if (out.wide) {
+        if (8 * n < dim) Store4(to + 8 * n, four);
       } else {
-        TUNDRA_UNROLL
-        for (int j = 0; j < 4; ++j) {
-          if (column + j < out.dim) p[j] = four[j];
-        }
+        if (8 * n < dim) to[8 * n] = four.x;
+        if (8 * n + 1 < dim) to[8 * n + 1] = four.y;
+        if (8 * n + 2 < dim) to[8 * n + 2] = four.z;
+        if (8 * n + 3 < dim) to[8 * n + 3] = four.w;
       }
     }
   }

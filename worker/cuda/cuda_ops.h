@@ -44,7 +44,6 @@ class CudaOps final : public Ops {
                                  ConstView dout_TH, ConstView q_TH, ConstView k_TG, ConstView v_TG,
                                  ConstView out_TH, ConstView lse_TH, View dq_TH, View dk_TG,
                                  View dv_TG) override;
-
   size_t AttentionScratchBytes(int64_t t, const AttentionParams& params) const override;
 
   size_t PreparedBytes(int64_t n, int64_t k, DType stored, Direction direction,

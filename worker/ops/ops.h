@@ -67,7 +67,7 @@ struct AttentionParams {
 // Rows of the data set laid end to end in one micro-batch. offsets holds
 // num_rows + 1 increasing i32; row i is tokens [offsets[i], offsets[i+1]). Tokens
 // from offsets[num_rows] on are padding: they attend to nothing, give zeros, and get
-// zero gradients. Offsets that are not so are kInvalidArgument.
+// zero gradients.
 struct PackedRows {
   ConstView offsets;
   int num_rows = 0;

@@ -44,6 +44,8 @@ struct Backend {
   // kUnimplemented where this machine lacks it; tests then skip and say so.
   std::function<absl::StatusOr<std::unique_ptr<Device>>(int threads)> make_device;
   std::function<absl::StatusOr<std::unique_ptr<Ops>>(Device*)> make_ops;
+  // Beside 1, the numbers of threads that must give the same bits.
+  std::vector<int> threads = {2, 3, 4, 6, 8, 16, 32};
 };
 std::ostream& operator<<(std::ostream& out, const Backend& backend);
 std::vector<Backend> Backends();

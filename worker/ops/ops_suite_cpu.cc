@@ -5,7 +5,11 @@ namespace tundra::suite {
 
 std::vector<Backend> Backends() {
   const auto cpu = [](int threads) { return CreateCpuDevice({.threads = threads, .max_isa = ""}); };
-  return {{"cpu", cpu, [](Device* device) { return CreateCpuOps(device); }}};
+  Backend backend;
+  backend.name = "cpu";
+  backend.make_device = cpu;
+  backend.make_ops = [](Device* device) { return CreateCpuOps(device); };
+  return {backend};
 }
 
 }  // namespace tundra::suite

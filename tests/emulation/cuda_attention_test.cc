@@ -1,9 +1,8 @@
 // The attention kernels on the emulation, in both precisions: against the formulas in double
 // over sizes of head, lengths, rows and groups, and that bits depend on a row alone.
-#include "worker/cuda/attention.h"
-
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <limits>
@@ -11,6 +10,8 @@
 #include <random>
 #include <string>
 #include <vector>
+
+#include "worker/cuda/attention.h"
 
 namespace tundra::cuda {
 namespace {
@@ -96,7 +97,7 @@ struct Problem {
     }
   }
 
-  // "" or what went wrong.
+  // "" or what went wrong. found_fault is what the device reported.
   std::string Run() {
     cudaStream_t stream = nullptr;
     EXPECT_EQ(cudaStreamCreateWithFlags(&stream, 0), cudaSuccess);
@@ -114,14 +115,21 @@ struct Problem {
     EXPECT_EQ(cudaMalloc(&scratch, scratch_bytes), cudaSuccess);
     std::memset(scratch, 0xff, scratch_bytes);
 
-    EXPECT_TRUE(AttentionForward(stream, scratch, rows, params, q.view(), k.view(), v.view(),
+    void* fault = nullptr;
+    EXPECT_EQ(cudaMalloc(&fault, sizeof(uint32_t)), cudaSuccess);
+    std::memset(fault, 0, sizeof(uint32_t));
+    const Queue queue{stream, PointerOf(static_cast<uint32_t*>(fault), 1)};
+
+    EXPECT_TRUE(AttentionForward(queue, scratch, rows, params, q.view(), k.view(), v.view(),
                                  out.view(), lse.view())
                     .ok());
-    EXPECT_TRUE(AttentionBackward(stream, scratch, rows, params, dout.view(), q.view(), k.view(),
+    EXPECT_TRUE(AttentionBackward(queue, scratch, rows, params, dout.view(), q.view(), k.view(),
                                   v.view(), out.view(), lse.view(), dq.view(), dk.view(), dv.view())
                     .ok());
     const std::string error(StatusOf(cudaStreamSynchronize(stream), "attention").message());
     EXPECT_EQ(cudaFree(scratch), cudaSuccess);
+    found_fault = *static_cast<const uint32_t*>(fault) >> kFaultPlaceBits;
+    EXPECT_EQ(cudaFree(fault), cudaSuccess);
     EXPECT_EQ(cudaFree(offsets_memory), cudaSuccess);
     EXPECT_EQ(cudaStreamDestroy(stream), cudaSuccess);
     for (Tensor* x : {&q, &k, &v, &dout, &out, &lse, &dq, &dk, &dv}) x->ExpectGaps("gap");
@@ -139,6 +147,7 @@ struct Problem {
   int64_t tokens;
   AttentionParams params;
   Tensor q, k, v, dout, out, lse, dq, dk, dv;
+  uint32_t found_fault = 0;
 };
 
 using Doubles = std::vector<double>;
@@ -249,6 +258,7 @@ TEST_P(AttentionKernels, MatchTheFormulas) {
     const std::string name = Name(shape, GetParam());
     Problem p(shape, GetParam());
     ASSERT_EQ(p.Run(), "") << name;
+    EXPECT_EQ(p.found_fault, 0u) << name;
     // bf16: weights and their gradients are rounded to 8 bits; sums are not.
     ExpectMatchesTheReference(p, GetParam() == Precision::kBF16 ? 1e-2 : 3e-6, name);
   }
@@ -345,7 +355,7 @@ TEST_P(AttentionKernels, LargeScoresDoNotOverflow) {
   }
 }
 
-TEST_P(AttentionKernels, WrongOffsetsTouchNoOtherMemory) {
+TEST_P(AttentionKernels, WrongOffsetsAreReportedAndTouchNoOtherMemory) {
   // Every access is checked by the emulation; results are of no use.
   for (const std::vector<int32_t>& lengths :
        {std::vector<int32_t>{50, -70, 90}, {300}, {-9, 40}, {10, -10, 200}}) {
@@ -353,6 +363,7 @@ TEST_P(AttentionKernels, WrongOffsetsTouchNoOtherMemory) {
     Problem p(shape, GetParam());
     p.shape.lengths = lengths;
     EXPECT_EQ(p.Run(), "") << testing::PrintToString(lengths);
+    EXPECT_EQ(p.found_fault, static_cast<uint32_t>(Fault::kOffsets));
   }
 }
 
