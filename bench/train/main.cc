@@ -2,18 +2,16 @@
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
-#include <algorithm>
 #include <cstdio>
 #include <cstdlib>
-#include <sstream>
+#include <fstream>
 #include <thread>
 
-#include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "bench/train/bench_base.h"
 #include "bench/train/model_shapes.h"
 #include "bench/train/report.h"
 #include "bench/train/train_bench.h"
-#include "common/files.h"
 #include "common/status.h"
 
 namespace tundra::bench {

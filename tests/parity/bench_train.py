@@ -253,11 +253,11 @@ def main():
                 case = Case(args, precision, tokens, base, rows)
                 case.run()
                 cases.append(case.result() | {"on_gpu": args.device != "cpu"})
+                if args.json:  # now: a comparison takes long, and may be broken off
+                    args.json.write_text(json.dumps({"versions": versions(), "cases": cases}, indent=1))
     print(f"{args.shape}, rank {args.rank} on {args.target_modules}, {args.threads} threads, {cases[0]['profile']['device']['name']}; "
           + ", ".join(f"{name} {version}" for name, version in versions().items()))
     print_table(cases)
-    if args.json:
-        args.json.write_text(json.dumps({"versions": versions(), "cases": cases}, indent=1))
     faults = [fault for case in cases if (fault := loss_fault(case))]
     if faults:
         sys.exit("not the same computation:\n" + "\n".join(faults))
