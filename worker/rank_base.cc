@@ -46,7 +46,11 @@ absl::Status RankBase::LoadShard(std::vector<Fd> fds) {
 
 absl::StatusOr<std::unique_ptr<CollectiveBootstrap>> RankBase::Bootstrap(int rank, int size) const {
   if (setup_.collective() != "nccl") {
-    return NewGlooBootstrap({.hostname = setup_.collective_host(), .rank = rank, .size = size});
+    GlooOptions options;
+    options.hostname = setup_.collective_host();
+    options.rank = rank;
+    options.size = size;
+    return NewGlooBootstrap(options);
   }
   ASSIGN_OR_RETURN(const CudaBackendTable* backend, OpenCudaBackend());
   NcclOptions options;

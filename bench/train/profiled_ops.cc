@@ -149,9 +149,9 @@ absl::StatusOr<ProductUse*> ProfiledOps::AttentionProduct(Ctx ctx, ProductKind k
 
 // The loss picks the tokens that have a target and takes them through the output matrix
 // chunk by chunk.
-absl::Status ProfiledOps::CountLoss(Ctx ctx, const FrozenWeight& forward,
-                                    const FrozenWeight& backward, Precision precision,
-                                    const Targets& targets, int64_t chunk_tokens, bool train) {
+absl::Status ProfiledOps::CountLoss(const FrozenWeight& forward, const FrozenWeight& backward,
+                                    Precision precision, const Targets& targets,
+                                    int64_t chunk_tokens, bool train) {
   if (!profiling_) return absl::OkStatus();
   int64_t left = targets.count;
   for (; left > 0; left -= chunk_tokens) {
@@ -318,7 +318,7 @@ absl::Status ProfiledOps::CrossEntropy(Ctx ctx, ConstView hidden_TD,
                                        const FrozenWeight& w_VD_backward, Precision precision,
                                        const Targets& targets, int64_t chunk_tokens, View loss,
                                        View dhidden_TD) {
-  RETURN_IF_ERROR(CountLoss(ctx, w_VD_forward, w_VD_backward, precision, targets, chunk_tokens,
+  RETURN_IF_ERROR(CountLoss(w_VD_forward, w_VD_backward, precision, targets, chunk_tokens,
                             !dhidden_TD.empty()));
   backward_ = true;
   return Timed(ctx, Phase::kLoss, nullptr, [&] {

@@ -177,8 +177,8 @@ class ProfiledOps : public Ops {
                             Precision precision);
   absl::StatusOr<ProductUse*> AttentionProduct(Ctx ctx, ProductKind kind, const PackedRows& rows,
                                                const AttentionParams& params, int64_t tokens);
-  absl::Status CountLoss(Ctx ctx, const FrozenWeight& forward, const FrozenWeight& backward,
-                         Precision precision, ConstView targets_T, int64_t chunk_tokens,
+  absl::Status CountLoss(const FrozenWeight& forward, const FrozenWeight& backward,
+                         Precision precision, const Targets& targets, int64_t chunk_tokens,
                          bool train);
   absl::StatusOr<std::vector<int32_t>> ReadInts(Ctx ctx, ConstView view);
 
