@@ -218,7 +218,7 @@ class BadSurroundings(unittest.TestCase):
                 for _ in range(4 * limit // len(GOOD_ROW)):
                     file.write(GOOD_ROW + "\n")
             result = service.run("validate", path, "--base", "tiny-tales")
-            self.assertEqual(result.returncode, 2, result.stderr)
+            self.assertEqual(result.returncode, 3, result.stderr)
             self.assertIn("large", result.stderr.lower())
             self.assertEqual(service.json("datasets").get("datasets", []), [])
 
