@@ -74,6 +74,7 @@ absl::Status LookAtGpus(std::vector<int> ordinals, DeviceProbe& probe) {
     info.set_memory_bytes(static_cast<int64_t>(device->available_bytes() / ranks));
     probe.add_ordinals(ordinal);
   }
+  probe.set_no_nccl(std::string(backend->open_nccl("127.0.0.1").status().message()));
   return absl::OkStatus();
 }
 
@@ -138,7 +139,7 @@ absl::StatusOr<std::vector<FoundDevice>> FindGpus(const std::vector<int>& ordina
   }
   std::vector<FoundDevice> found;
   for (int i = 0; i < probe.devices_size(); ++i) {
-    found.push_back({probe.devices(i), probe.ordinals(i)});
+    found.push_back({probe.devices(i), probe.ordinals(i), probe.no_nccl()});
   }
   return found;
 }
@@ -182,18 +183,23 @@ absl::StatusOr<std::vector<FoundDevice>> FindDevices(const DeviceChoice& choice,
 
 absl::StatusOr<std::string> ChooseCollective(const std::string& wanted,
                                              const std::vector<FoundDevice>& devices) {
-  bool possible = true;
+  std::string why_not;
   std::set<int> seen;
   for (const FoundDevice& device : devices) {
-    possible = possible && device.info.kind() == "cuda" && seen.insert(device.ordinal).second;
+    if (device.info.kind() != "cuda" || !seen.insert(device.ordinal).second) {
+      why_not = "NCCL needs a GPU of its own for every rank; name GPUs in --devices, each once";
+    } else if (!device.no_nccl.empty()) {
+      why_not = device.no_nccl;
+    }
   }
-  if (wanted == "auto") return std::string(possible ? "nccl" : "gloo");
-  if (wanted == "nccl" && !possible) {
+  if (wanted == "nccl" && !why_not.empty()) {
     return absl::InvalidArgumentError(
-        "--collective nccl: NCCL needs a GPU of its own for every rank; name GPUs in --devices, "
-        "each once, or use --collective gloo");
+        absl::StrCat("--collective nccl: ", why_not, ", or use --collective gloo"));
   }
-  return wanted;
+  if (wanted != "auto") return wanted;
+  if (why_not.empty()) return std::string("nccl");
+  if (!seen.empty()) LogInfo("ranks meet over Gloo: {}", why_not);
+  return std::string("gloo");
 }
 
 int ThreadsPerRank(int threads, int ranks) {

@@ -28,6 +28,7 @@ absl::StatusOr<DeviceChoice> ParseDevices(const std::string& text);
 struct FoundDevice {
   tundra::v1::DeviceInfo info;  // index is the place in the list
   int ordinal = 0;              // of GPUs, as the driver numbers them
+  std::string no_nccl;          // of GPUs: why NCCL can't be used; empty when it can
 };
 
 // The chosen devices of this machine. `threads` are all CPU threads that may be used (0: every
@@ -39,8 +40,8 @@ struct FoundDevice {
 absl::StatusOr<std::vector<FoundDevice>> FindDevices(const DeviceChoice& choice, int threads,
                                                      const std::string& cpu_max_isa);
 
-// "gloo" or "nccl", for "--collective": "auto" is nccl when the devices are GPUs, each named once.
-// Errors: kInvalidArgument for nccl with other devices.
+// "gloo" or "nccl", for "--collective": "auto" is nccl when the devices are GPUs, each named once,
+// and NCCL is there. Errors: kInvalidArgument for nccl without that.
 absl::StatusOr<std::string> ChooseCollective(const std::string& wanted,
                                              const std::vector<FoundDevice>& devices);
 

@@ -35,6 +35,28 @@ TEST(DevicesTest, AreParsedOrTheFormsAreNamed) {
   }
 }
 
+TEST(DevicesTest, MeetOverNcclWhereEveryRankHasAGpuOfItsOwn) {
+  FoundDevice cpu;
+  cpu.info.set_kind("cpu");
+  FoundDevice gpu;
+  gpu.info.set_kind("cuda");
+  FoundDevice second = gpu;
+  second.ordinal = 1;
+  EXPECT_EQ(*ChooseCollective("auto", {cpu, cpu}), "gloo");
+  EXPECT_EQ(*ChooseCollective("auto", {gpu, second}), "nccl");
+  EXPECT_EQ(*ChooseCollective("auto", {gpu, gpu}), "gloo");
+  EXPECT_EQ(*ChooseCollective("gloo", {gpu, second}), "gloo");
+  EXPECT_EQ(*ChooseCollective("nccl", {gpu}), "nccl");
+  EXPECT_THAT(ChooseCollective("nccl", {gpu, gpu}),
+              StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("of its own")));
+  EXPECT_THAT(ChooseCollective("nccl", {cpu}),
+              StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("--collective gloo")));
+  gpu.no_nccl = "no library";
+  EXPECT_EQ(*ChooseCollective("auto", {gpu}), "gloo");
+  EXPECT_THAT(ChooseCollective("nccl", {gpu}),
+              StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("no library")));
+}
+
 TEST(DevicesTest, ThreadsAreDividedAndNeverNone) {
   EXPECT_EQ(ThreadsPerRank(8, 2), 4);
   EXPECT_EQ(ThreadsPerRank(1, 4), 1);

@@ -32,8 +32,7 @@ absl::StatusOr<const NcclApi*> OpenCollective(const std::string& hostname) {
 #else
   (void)hostname;
   return absl::NotFoundError(
-      "this build of the CUDA backend has no NCCL; build where nccl.h is found, or use "
-      "--collective gloo");
+      "this build of the CUDA backend has no NCCL; build where nccl.h is found");
 #endif
 }
 
