@@ -33,11 +33,12 @@ class EmulatedDevice(unittest.TestCase):
             job_id = service.submit(path)
             job = service.succeed(job_id, timeout=900)
             self.assertIn("cuda", service.workers["worker"].text())
-            losses = [float(m["loss"]) for m in service.metrics(job_id) if "loss" in m]
+            losses = [float(m["train_loss"]) for m in service.metrics(job_id) if "train_loss" in m]
             return adapter_sha256(job), losses
 
     def test_one_rank_two_replicas_and_two_shards_give_the_same_bytes(self):
         reference, losses = self.train("cuda:0", 1, 1)
+        self.assertEqual(len(losses), 2, losses)
         self.assertTrue(all(0 < loss < 20 for loss in losses), losses)
         for shards, flags in ((1, ()), (2, ()), (2, ("--gather", "network"))):
             with self.subTest(shards=shards, flags=flags):
