@@ -329,7 +329,8 @@ LocalState ReadLocalState(const std::string& data_dir) {
     return it != object.end() && it->is_string() ? it->get<std::string>() : std::string();
   };
   local.address = text(state, "address");
-  local.complete = state.value("complete", false);
+  const auto complete = state.find("complete");
+  local.complete = complete != state.end() && complete->is_boolean() && complete->get<bool>();
   const auto processes = state.find("processes");
   if (processes == state.end() || !processes->is_array()) return local;
   for (const auto& process : *processes) {

@@ -39,7 +39,8 @@ std::shared_ptr<grpc::Channel> MakeChannel(const std::string& address) {
 
 void RouteProtobufLog() {
   google::protobuf::SetLogHandler(
-      [](google::protobuf::LogLevel, const char*, int, const std::string& message) {
+      [](google::protobuf::LogLevel level, const char*, int, const std::string& message) {
+        if (level == google::protobuf::LOGLEVEL_FATAL) return LogError("protobuf: {}", message);
         LogDebug("protobuf: {}", message);
       });
 }

@@ -85,7 +85,6 @@ struct PreparedChat::Parts {
   std::vector<jinja::Value> messages;
   // Named; of two of one name the later counts.
   std::vector<std::pair<std::string, jinja::Value>> variables;
-  bool add_generation_prompt = false;
   bool drop_null_keys = true;
   absl::Time now;
   absl::TimeZone zone;
@@ -122,7 +121,6 @@ absl::StatusOr<PreparedChat> PreparedChat::Make(const ChatInput& input) {
   } catch (const std::bad_alloc&) {
     return absl::ResourceExhaustedError("the conversation does not fit into memory");
   }
-  parts->add_generation_prompt = input.add_generation_prompt;
   parts->drop_null_keys = input.drop_null_keys;
   parts->now = input.now == absl::InfinitePast() ? absl::Now() : input.now;
   parts->zone = input.zone;
