@@ -44,7 +44,9 @@ absl::Status RankBase::LoadShard(std::vector<Fd> fds) {
   return absl::OkStatus();
 }
 
-absl::StatusOr<std::unique_ptr<CollectiveBootstrap>> RankBase::Bootstrap(int rank, int size) const {
+// `channel`: the one whose calls are on device memory.
+absl::StatusOr<std::unique_ptr<CollectiveBootstrap>> RankBase::Bootstrap(int rank, int size,
+                                                                         Channel channel) const {
   if (setup_.collective() != "nccl") {
     GlooOptions options;
     options.hostname = setup_.collective_host();
@@ -59,6 +61,8 @@ absl::StatusOr<std::unique_ptr<CollectiveBootstrap>> RankBase::Bootstrap(int ran
   options.size = size;
   options.device = setup_.device_ordinal();
   options.hostname = setup_.collective_host();
+  options.device_channels = {};
+  options.device_channels[static_cast<size_t>(channel)] = true;
   options.on_wedged = [](const std::string& reason) {
     // Nothing but the end of the process frees the device; the supervisor starts another.
     LogError("NCCL doesn't let go of the device: {}", reason);
@@ -67,9 +71,14 @@ absl::StatusOr<std::unique_ptr<CollectiveBootstrap>> RankBase::Bootstrap(int ran
   return NewNcclBootstrap(options);
 }
 
+// Ranks [k · shards, (k + 1) · shards) are replica k; its shards gather among themselves. The two
+// groups never have work on the device at once, so neither can stand in the other's way: the
+// gathers of a pass have ended before the step's sum is asked for, on every rank, since a sum is
+// not launched before all ranks have come to it.
 absl::Status RankBase::OpenRendezvous() {
-  ASSIGN_OR_RETURN(world_bootstrap_, Bootstrap(setup_.rank(), setup_.size()));
-  ASSIGN_OR_RETURN(gather_bootstrap_, Bootstrap(setup_.rank() % setup_.shards(), setup_.shards()));
+  const int shards = setup_.shards();
+  ASSIGN_OR_RETURN(world_bootstrap_, Bootstrap(setup_.rank(), setup_.size(), Channel::kCompute));
+  ASSIGN_OR_RETURN(gather_bootstrap_, Bootstrap(setup_.rank() % shards, shards, Channel::kGather));
   return absl::OkStatus();
 }
 

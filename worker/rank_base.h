@@ -57,7 +57,8 @@ class RankBase {
  private:
   explicit RankBase(RankSetup setup) : setup_(std::move(setup)) {}
   absl::Status LoadShard(std::vector<Fd> fds);
-  absl::StatusOr<std::unique_ptr<CollectiveBootstrap>> Bootstrap(int rank, int size) const;
+  absl::StatusOr<std::unique_ptr<CollectiveBootstrap>> Bootstrap(int rank, int size,
+                                                                 Channel channel) const;
   absl::Status OpenRendezvous();
 
   const RankSetup setup_;

@@ -30,8 +30,7 @@ class CollectiveContract : public ::testing::TestWithParam<std::tuple<Backend, i
 };
 
 INSTANTIATE_TEST_SUITE_P(Backends, CollectiveContract,
-                         ::testing::Combine(kBackends,
-                                            ::testing::Values(1, 2, 3, 4, 8)),
+                         ::testing::Combine(kBackends, ::testing::Values(1, 2, 3, 4, 8)),
                          [](const auto& info) {
                            return absl::StrCat(BackendName(std::get<0>(info.param)), "x",
                                                std::get<1>(info.param));

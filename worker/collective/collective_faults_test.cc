@@ -26,8 +26,7 @@ class CollectiveFaults : public ::testing::TestWithParam<std::tuple<Backend, int
 };
 
 INSTANTIATE_TEST_SUITE_P(Backends, CollectiveFaults,
-                         ::testing::Combine(kBackends,
-                                            ::testing::Values(2, 3, 8)),
+                         ::testing::Combine(kBackends, ::testing::Values(2, 3, 8)),
                          [](const auto& info) {
                            return absl::StrCat(BackendName(std::get<0>(info.param)), "x",
                                                std::get<1>(info.param));

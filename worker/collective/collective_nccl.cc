@@ -82,13 +82,19 @@ class NcclCollective : public Collective {
     RETURN_IF_ERROR(internal::CheckCallOptions(options));
     call.on_host = options.on_host && call.kind != CollectiveKind::kBarrier;
     call.stream = options.stream;
-    const bool by_star = call.on_host || call.kind == CollectiveKind::kMaxFloat ||
+    const bool by_star = call.on_host || call.kind == CollectiveKind::kBarrier ||
+                         call.kind == CollectiveKind::kMaxFloat ||
                          call.kind == CollectiveKind::kMaxDouble;
     if (by_star && result_bytes > kNcclMaxHostBytes) {
       return absl::InvalidArgumentError(
           absl::StrCat(internal::KindName(call.kind), ": ", result_bytes,
                        " bytes through the hosts, of at most ", kNcclMaxHostBytes,
                        "; keep the data on the device, or send it in parts"));
+    }
+    if (!by_star && !group_->has_communicator(options.channel)) {
+      return absl::InvalidArgumentError(absl::StrCat(
+          internal::KindName(call.kind), ": channel ", static_cast<int>(options.channel),
+          " of this group has no communicator for calls on the device"));
     }
     const auto start = SteadyClock::now();
     const CollectiveKind kind = call.kind;
@@ -150,7 +156,8 @@ class NcclBootstrap : public CollectiveBootstrap {
                          "ranks use the same collective?"));
       }
     }
-    ASSIGN_OR_RETURN(auto address, internal::NcclAddress::Decode(addresses[0], kChannels));
+    ASSIGN_OR_RETURN(auto address, internal::NcclAddress::Decode(
+                                       addresses[0], internal::Communicators(options_)));
     if (address.size != options_.size) {
       return absl::InvalidArgumentError(absl::StrCat("nccl: connect: the address is of a group of ",
                                                      address.size, " ranks, not ", options_.size));
@@ -191,7 +198,7 @@ absl::StatusOr<std::unique_ptr<CollectiveBootstrap>> NewNcclBootstrap(const Nccl
     // The system's randomness, not a generator of ours.
     std::random_device random;
     for (char& c : address.secret) c = static_cast<char>(random());
-    for (int c = 0; c < kChannels; ++c) {
+    for (size_t i = 0; i < internal::Communicators(options); ++i) {
       NcclUniqueId& id = address.ids.emplace_back();
       const NcclResult result = options.api->get_unique_id(&id);
       if (result != NcclResult::kSuccess) {

@@ -13,6 +13,7 @@
 // What fails: nccl_group.h.
 #pragma once
 
+#include <array>
 #include <functional>
 #include <memory>
 #include <string>
@@ -29,6 +30,10 @@ struct NcclOptions {
   int rank = 0;                  // 0 <= rank < size
   int size = 1;
   int device = 0;  // CUDA's number of this rank's device; no two ranks share one
+  // The channels with calls on device memory. Each has a communicator, which takes device memory
+  // of its own; on the others such calls are kInvalidArgument, but for maxima, which go through
+  // the hosts. Equal on all ranks.
+  std::array<bool, kChannels> device_channels = {true, true};
   // Where rank 0 listens for the others: a host name or address. The connections
   // are neither encrypted nor, beyond a secret in rank 0's address, authenticated,
   // hence loopback.

@@ -45,8 +45,7 @@ void Gather(Collective& c, std::atomic<int64_t>& calls) {
 }
 
 class CollectiveStress : public ::testing::TestWithParam<Backend> {};
-INSTANTIATE_TEST_SUITE_P(Backends, CollectiveStress,
-                         kBackends,
+INSTANTIATE_TEST_SUITE_P(Backends, CollectiveStress, kBackends,
                          [](const auto& info) { return BackendName(info.param); });
 
 TEST_P(CollectiveStress, AbortsAtRandomMomentsEndEveryCall) {

@@ -30,6 +30,7 @@
 // on the device through a copy on the host: from kArrived to kRunning.
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <condition_variable>
 #include <deque>
@@ -47,6 +48,12 @@
 #include "worker/collective/nccl_star.h"
 
 namespace tundra::internal {
+
+// How many communicators a group has: one for each channel with calls on the device.
+inline size_t Communicators(const NcclOptions& options) {
+  return static_cast<size_t>(
+      std::count(options.device_channels.begin(), options.device_channels.end(), true));
+}
 
 struct NcclCall {
   // Given by the caller. For all but gathers `data` is both what the rank brings and
@@ -71,7 +78,7 @@ struct NcclCall {
 
 class NcclGroup : public std::enable_shared_from_this<NcclGroup> {
  public:
-  // Starts to make the communicators, one for each of ids (one a channel).
+  // Starts to make the communicators, one for each of ids, in the order of the channels.
   static std::shared_ptr<NcclGroup> Start(NcclOptions options, std::vector<NcclUniqueId> ids,
                                           std::unique_ptr<NcclStar> star);
 
@@ -91,6 +98,9 @@ class NcclGroup : public std::enable_shared_from_this<NcclGroup> {
   absl::Status status() const;
   int rank() const { return options_.rank; }
   int size() const { return options_.size; }
+  bool has_communicator(Channel channel) const {
+    return options_.device_channels[static_cast<size_t>(channel)];
+  }
 
  private:
   using Clock = std::chrono::steady_clock;
@@ -101,7 +111,7 @@ class NcclGroup : public std::enable_shared_from_this<NcclGroup> {
     bool busy = false;
     std::shared_ptr<NcclCall> call;  // waits for the pump or is in it
     // Of the pump.
-    NcclComm comm = nullptr;
+    NcclComm comm = nullptr;  // only of channels with calls on the device
     CudaStream stream = nullptr;
     CudaEvent event = nullptr;
     uint64_t calls = 0;  // that have arrived
@@ -115,7 +125,7 @@ class NcclGroup : public std::enable_shared_from_this<NcclGroup> {
   // --- the pump (nccl_pump.cc) ---
   void Pump(const std::vector<NcclUniqueId>& ids);
   absl::Status Open(const std::vector<NcclUniqueId>& ids);
-  absl::Status OpenLane(Lane& lane, const NcclUniqueId& id);
+  absl::Status OpenComm(Lane& lane, const NcclUniqueId& id);
   std::array<std::shared_ptr<NcclCall>, kChannels> TakeCalls();
   bool alive() const;
   void Step(int channel, NcclCall& call);

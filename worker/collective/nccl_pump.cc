@@ -125,14 +125,18 @@ absl::Status NcclGroup::Cuda(CudaResult result, const char* what) const {
 
 absl::Status NcclGroup::Open(const std::vector<NcclUniqueId>& ids) {
   RETURN_IF_ERROR(Cuda(api_.set_device(options_.device), "cudaSetDevice"));
+  auto id = ids.begin();
   // One after the other, in the same order on every rank.
-  for (size_t c = 0; c < lanes_.size(); ++c) RETURN_IF_ERROR(OpenLane(lanes_[c], ids[c]));
+  for (size_t c = 0; c < lanes_.size(); ++c) {
+    Lane& lane = lanes_[c];
+    RETURN_IF_ERROR(Cuda(api_.stream_create(&lane.stream), "cudaStreamCreate"));
+    RETURN_IF_ERROR(Cuda(api_.event_create(&lane.event), "cudaEventCreate"));
+    if (options_.device_channels[c]) RETURN_IF_ERROR(OpenComm(lane, *id++));
+  }
   return absl::OkStatus();
 }
 
-absl::Status NcclGroup::OpenLane(Lane& lane, const NcclUniqueId& id) {
-  RETURN_IF_ERROR(Cuda(api_.stream_create(&lane.stream), "cudaStreamCreate"));
-  RETURN_IF_ERROR(Cuda(api_.event_create(&lane.event), "cudaEventCreate"));
+absl::Status NcclGroup::OpenComm(Lane& lane, const NcclUniqueId& id) {
   NcclResult result = api_.init_rank(&lane.comm, options_.size, id, options_.rank);
   while (result == NcclResult::kSuccess || result == NcclResult::kInProgress) {
     RETURN_IF_ERROR(
@@ -255,10 +259,12 @@ void NcclGroup::Watch(int channel, NcclCall& call) {
   // In this order: a kernel that NCCL has given up ends like one that has finished,
   // but the error is set before.
   const CudaResult past = api_.event_query(lane.event);
-  NcclResult result = NcclResult::kSuccess;
-  absl::Status status =
-      Nccl(api_.get_async_error(lane.comm, &result), "ncclCommGetAsyncError", lane.comm);
-  if (status.ok()) status = Nccl(result, KindName(call.kind), lane.comm);
+  absl::Status status;
+  if (lane.comm != nullptr) {
+    NcclResult result = NcclResult::kSuccess;
+    status = Nccl(api_.get_async_error(lane.comm, &result), "ncclCommGetAsyncError", lane.comm);
+    if (status.ok()) status = Nccl(result, KindName(call.kind), lane.comm);
+  }
   if (status.ok()) status = Cuda(past, KindName(call.kind));
   if (!status.ok()) return Fail(status);
   if (past == kCudaSuccess) Finish(channel, call);
@@ -278,6 +284,7 @@ void NcclGroup::Finish(int channel, NcclCall& call) {
 
 void NcclGroup::CheckComms() {
   for (const Lane& lane : lanes_) {
+    if (lane.comm == nullptr) continue;
     NcclResult result = NcclResult::kSuccess;
     absl::Status status =
         Nccl(api_.get_async_error(lane.comm, &result), "ncclCommGetAsyncError", lane.comm);
@@ -461,6 +468,7 @@ void NcclGroup::Free() {
 bool NcclGroup::FinalizeAll() {
   const auto end = Clock::now() + grace_;
   for (Lane& lane : lanes_) {
+    if (lane.comm == nullptr) continue;
     NcclResult result = api_.finalize(lane.comm);
     while (result == NcclResult::kSuccess || result == NcclResult::kInProgress) {
       if (api_.get_async_error(lane.comm, &result) != NcclResult::kSuccess) return false;
