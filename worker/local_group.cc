@@ -126,12 +126,15 @@ void LocalGroup::SendPeers() {
   }
   const bool all_here =
       fds.size() == static_cast<size_t>(assignment_.shards()) && fds.size() <= Link::kMaxFds;
-  // Every rank of the group must gather alike, so mapping is for groups on one host.
+  // Every rank of the group must gather alike, so mapping is for groups on one host. GPUs that
+  // have NCCL hold the slices themselves: between them is a faster way than from the host's memory.
+  const bool gather =
+      options_.network_gather || (options_.collective == "nccl" && assignment_.shards() > 1);
   bool one_host = true;
   for (const auto& member : assignment_.members()) {
     one_host &= member.worker_id() == options_.worker_id;
   }
-  peers.set_mapped(all_here && one_host && !options_.network_gather);
+  peers.set_mapped(all_here && one_host && !gather);
   if (!peers.mapped()) fds.clear();
   for (auto& [rank, entry] : ranks_) {
     entry.last_sign = Clock::System()->Monotonic();

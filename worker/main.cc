@@ -55,7 +55,8 @@ void AddFlags(CLI::App& app, WorkerFlags* flags) {
                  "Newest instruction set to use, so that machines that differ give equal bytes: "
                  "sse41, avx2, avx512, avx512_bf16 or amx");
   app.add_option("--gather", flags->gather,
-                 "auto: ranks of one host map each other's shards; network: always gather")
+                 "auto: ranks of one host map each other's shards, unless they have NCCL; network: "
+                 "always gather")
       ->capture_default_str()
       ->check(CLI::IsMember({"auto", "network"}));
   app.add_option(

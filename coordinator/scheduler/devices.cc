@@ -72,6 +72,22 @@ std::vector<PoolDevice> PickDevices(std::vector<PoolDevice> from, size_t count) 
   return from;
 }
 
+std::vector<GroupMemberRecord> OrderForShards(const std::vector<GroupMemberRecord>& members,
+                                              int32_t shards) {
+  const auto whole = static_cast<std::ptrdiff_t>(std::max(1, shards));
+  std::vector<GroupMemberRecord> ordered, left;
+  for (auto begin = members.begin(); begin != members.end();) {
+    const auto end = std::find_if(
+        begin, members.end(), [&](const auto& member) { return member.worker != begin->worker; });
+    const auto cut = begin + (end - begin) / whole * whole;
+    ordered.insert(ordered.end(), begin, cut);
+    left.insert(left.end(), cut, end);
+    begin = end;
+  }
+  ordered.insert(ordered.end(), left.begin(), left.end());
+  return ordered;
+}
+
 int32_t ChooseShards(int32_t wanted, int32_t devices, int64_t base_bytes, int64_t memory_bytes) {
   if (wanted > 0) return wanted;
   if (memory_bytes <= 0) return 1;

@@ -61,4 +61,11 @@ std::vector<PoolDevice> PickDevices(std::vector<PoolDevice> from, size_t count);
 // unknown) with a quarter left for work; all devices when none fits.
 int32_t ChooseShards(int32_t wanted, int32_t devices, int64_t base_bytes, int64_t memory_bytes);
 
+// Rank order for `shards` slices, ranks [k · shards, (k + 1) · shards) being replica k: as many
+// replicas as can be lie within a worker, so that the base's slices, the bulk of what ranks send
+// each other, stay inside a machine and only gradients go between machines.
+// Members of one worker come one after another in `members`.
+std::vector<GroupMemberRecord> OrderForShards(const std::vector<GroupMemberRecord>& members,
+                                              int32_t shards);
+
 }  // namespace tundra::coordinator

@@ -168,6 +168,7 @@ class Queue {
     const auto base = snapshot_.bases.find(job.base);
     start.plan.shards = ChooseShards(
         job.shards, best_size, base == snapshot_.bases.end() ? 0 : base->second.size_bytes, memory);
+    start.plan.members = OrderForShards(start.plan.members, start.plan.shards);
     decisions_.push_back(std::move(start));
     return true;
   }

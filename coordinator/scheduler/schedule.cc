@@ -80,6 +80,10 @@ std::vector<GroupMemberRecord> NextMembers(const GroupView& group, const JobView
   members.resize(members.size() / multiple * multiple);
   if (members.size() < static_cast<size_t>(job.min_devices)) return {};
   for (const GroupMemberRecord& member : members) devices.Take({member.worker, member.device});
+  // Worker by worker, spare ones too.
+  std::sort(members.begin(), members.end(), [](const auto& a, const auto& b) {
+    return DeviceKey{a.worker, a.device} < DeviceKey{b.worker, b.device};
+  });
   return members;
 }
 
@@ -247,6 +251,7 @@ class Scheduler {
     plan.shards = ChooseShards(job.shards, static_cast<int32_t>(plan.members.size()),
                                base == snapshot_.bases.end() ? 0 : base->second.size_bytes,
                                SmallestMemory(plan.members, devices_));
+    plan.members = OrderForShards(plan.members, plan.shards);
     decisions_.push_back(ReformGroup{group.record.id, job.id, std::move(plan), trouble.reason});
   }
 

@@ -167,13 +167,7 @@ TEST(ScheduleTest, NeverMixesNumericsClassesOrBuilds) {
   EXPECT_NE(waits[0].waiting.reason().find("class-9"), std::string::npos);
 }
 
-TEST(ScheduleTest, TakesShardsFromTheSpecOrFromMemory) {
-  EXPECT_EQ(ChooseShards(0, 4, 100, 0), 1);
-  EXPECT_EQ(ChooseShards(0, 4, 100, 1000), 1);
-  EXPECT_EQ(ChooseShards(0, 4, 100, 80), 2);
-  EXPECT_EQ(ChooseShards(0, 6, 100, 60), 3);
-  EXPECT_EQ(ChooseShards(0, 4, 100, 1), 4);
-  EXPECT_EQ(ChooseShards(2, 4, 100, 1000), 2);
+TEST(ScheduleTest, TakesShardsFromTheSpec) {
   JobView job = NewJob("j1");
   job.min_devices = 1;
   job.max_devices = 8;
@@ -182,6 +176,16 @@ TEST(ScheduleTest, TakesShardsFromTheSpecOrFromMemory) {
   ASSERT_EQ(starts.size(), 1u);
   EXPECT_EQ(starts[0].plan.members.size(), 4u);
   EXPECT_EQ(starts[0].plan.shards, 2);
+  // Over two workers: as many replicas as can be lie within one.
+  job.min_devices = 6;
+  const auto wide =
+      Only<StartJob>(Schedule(World({NewWorker("w1", 3), NewWorker("w2", 3)}, {}, {job}), kNow));
+  ASSERT_EQ(wide.size(), 1u);
+  std::string members;
+  for (const auto& m : wide[0].plan.members) {
+    absl::StrAppend(&members, m.worker.value, ":", m.device, " ");
+  }
+  EXPECT_EQ(members, "w1:0 w1:1 w2:0 w2:1 w1:2 w2:2 ");
 }
 
 TEST(ScheduleTest, SharesFreeDevicesAmongJobsThatTakeWhateverServes) {
