@@ -44,11 +44,21 @@ class CountingDevice : public Device {
   absl::Status Order(Stream* earlier, Stream* later) override {
     return inner_->Order(earlier, later);
   }
+  bool has_graphs() const override { return graphs_ && inner_->has_graphs(); }
+  absl::Status BeginCapture(Ctx ctx) override { return inner_->BeginCapture(ctx); }
+  absl::StatusOr<std::unique_ptr<Graph>> EndCapture(Ctx ctx) override {
+    return inner_->EndCapture(ctx);
+  }
+  absl::Status Launch(Ctx ctx, const Graph& graph) override { return inner_->Launch(ctx, graph); }
+
+  // Off while operations are timed one by one, which waits for each.
+  void set_graphs(bool on) { graphs_ = on; }
 
  private:
   void Free(void* data, size_t bytes) override;
 
   Device* const inner_;
+  bool graphs_ = true;
   mutable absl::Mutex mu_;
   // The inner device's buffers, by address.
   std::map<void*, Buffer> buffers_ ABSL_GUARDED_BY(mu_);

@@ -182,6 +182,13 @@ absl::Status ProfiledOps::RmsNorm(Ctx ctx, ConstView x_TD, ConstView weight_D, R
                [&] { return inner_->RmsNorm(ctx, x_TD, weight_D, params, y_TD, inv_rms_T); });
 }
 
+absl::Status ProfiledOps::AddRmsNorm(Ctx ctx, ConstView residual_TD, View x_TD, ConstView weight_D,
+                                     RmsNormParams params, View y_TD, View inv_rms_T) {
+  return Timed(ctx, InPass(Group::kTokenwise), nullptr, [&] {
+    return inner_->AddRmsNorm(ctx, residual_TD, x_TD, weight_D, params, y_TD, inv_rms_T);
+  });
+}
+
 absl::Status ProfiledOps::RmsNormBackward(Ctx ctx, ConstView dy_TD, ConstView x_TD,
                                           ConstView weight_D, ConstView inv_rms_T,
                                           RmsNormParams params, Write write, View dx_TD) {
@@ -198,15 +205,17 @@ absl::Status ProfiledOps::Rope(Ctx ctx, Direction direction, ConstView positions
   });
 }
 
-absl::Status ProfiledOps::SwiGlu(Ctx ctx, ConstView gate_TF, ConstView up_TF, View act_TF) {
+absl::Status ProfiledOps::Glu(Ctx ctx, Activation activation, ConstView gate_TF, ConstView up_TF,
+                              View act_TF) {
   return Timed(ctx, InPass(Group::kTokenwise), nullptr,
-               [&] { return inner_->SwiGlu(ctx, gate_TF, up_TF, act_TF); });
+               [&] { return inner_->Glu(ctx, activation, gate_TF, up_TF, act_TF); });
 }
 
-absl::Status ProfiledOps::SwiGluBackward(Ctx ctx, ConstView dact_TF, ConstView gate_TF,
-                                         ConstView up_TF, View dgate_TF, View dup_TF) {
+absl::Status ProfiledOps::GluBackward(Ctx ctx, Activation activation, ConstView dact_TF,
+                                      ConstView gate_TF, ConstView up_TF, View dgate_TF,
+                                      View dup_TF) {
   return Timed(ctx, InPass(Group::kTokenwise), nullptr, [&] {
-    return inner_->SwiGluBackward(ctx, dact_TF, gate_TF, up_TF, dgate_TF, dup_TF);
+    return inner_->GluBackward(ctx, activation, dact_TF, gate_TF, up_TF, dgate_TF, dup_TF);
   });
 }
 

@@ -216,6 +216,7 @@ absl::Status Bench::ProfileSteps() {
   const double reduced_before = reducing();
   double waited = 0, total = 0;
   ops_->set_profiling(true);
+  device_->set_graphs(false);
   for (int64_t i = 0; i < options().profiled_steps; ++i) {
     options().progress(absl::StrCat("profiled step ", i + 1, " of ", options().profiled_steps));
     const Clock::time_point start = Clock::now();
@@ -224,6 +225,7 @@ absl::Status Bench::ProfileSteps() {
     waited += step.weights_wait_seconds;
   }
   ops_->set_profiling(false);
+  device_->set_graphs(true);
   const double steps = static_cast<double>(options().profiled_steps);
   std::array<double, kPhases>& phases = result_.phase_seconds;
   phases = ops_->profile().seconds;

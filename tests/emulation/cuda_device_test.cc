@@ -55,6 +55,53 @@ TEST_F(CudaDeviceTest, CopiesOfAnySizeArrive) {
   }
 }
 
+TEST_F(CudaDeviceTest, CapturedWorkRunsWheneverItIsLaunched) {
+  EXPECT_TRUE(device_->has_graphs());
+  auto buffer = device_->Allocate(64), source = device_->Allocate(64);
+  ASSERT_TRUE(buffer.ok() && source.ok());
+  const std::string first = Pattern(64), second(64, 'z');
+  std::string got(64, 'x');
+  ASSERT_TRUE(device_->CopyIn(ctx(), source->data(), first.data(), 64).ok());
+  ASSERT_TRUE(device_->CopyIn(ctx(), buffer->data(), second.data(), 64).ok());
+  ASSERT_TRUE(device_->BeginCapture(ctx()).ok());
+  ASSERT_TRUE(device_->CopyWithin(ctx(), buffer->data(), source->data(), 32).ok());
+  ASSERT_TRUE(device_->Zero(ctx(), source->data(), 32).ok());
+  auto graph = device_->EndCapture(ctx());
+  ASSERT_TRUE(graph.ok()) << graph.status();
+  // Captured is not run.
+  ASSERT_TRUE(device_->CopyOut(ctx(), got.data(), buffer->data(), 64).ok());
+  ASSERT_TRUE(device_->Synchronize(ctx()).ok());
+  EXPECT_EQ(got, second);
+  ASSERT_TRUE(device_->Launch(ctx(), **graph).ok());
+  ASSERT_TRUE(device_->CopyOut(ctx(), got.data(), buffer->data(), 64).ok());
+  ASSERT_TRUE(device_->Synchronize(ctx()).ok());
+  EXPECT_EQ(got, first.substr(0, 32) + second.substr(32));
+  // Again, on what is there by now.
+  ASSERT_TRUE(device_->Launch(ctx(), **graph).ok());
+  ASSERT_TRUE(device_->CopyOut(ctx(), got.data(), buffer->data(), 64).ok());
+  ASSERT_TRUE(device_->Synchronize(ctx()).ok());
+  EXPECT_EQ(got, std::string(32, '\0') + second.substr(32));
+}
+
+TEST_F(CudaDeviceTest, WhatCannotBeCapturedSaysSoAndTheStreamLivesOn) {
+  auto buffer = device_->Allocate(8);
+  ASSERT_TRUE(buffer.ok());
+  auto other = device_->CreateStream();
+  ASSERT_TRUE(other.ok());
+  char host[8] = {};
+  EXPECT_FALSE(device_->EndCapture(ctx()).ok());
+  ASSERT_TRUE(device_->BeginCapture(ctx()).ok());
+  for (const absl::Status& refused :
+       {device_->BeginCapture(ctx()), device_->CopyIn(ctx(), buffer->data(), host, 8),
+        device_->CopyOut(ctx(), host, buffer->data(), 8), device_->Synchronize(ctx()),
+        device_->Order(other->get(), stream_.get()), device_->Order(stream_.get(), other->get())}) {
+    EXPECT_EQ(refused.code(), absl::StatusCode::kFailedPrecondition) << refused;
+  }
+  EXPECT_TRUE(device_->EndCapture(ctx()).ok());
+  EXPECT_TRUE(device_->CopyIn(ctx(), buffer->data(), host, 8).ok());
+  EXPECT_TRUE(device_->Synchronize(ctx()).ok());
+}
+
 TEST_F(CudaDeviceTest, ManyCopiesShareFewSlots) {
   auto buffer = device_->Allocate(64 * 8);
   ASSERT_TRUE(buffer.ok());

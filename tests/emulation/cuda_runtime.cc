@@ -8,10 +8,20 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <vector>
+
+using Work = std::function<std::string()>;
+
+// Graph and executable graph in one: an executable shares the captured work.
+struct EmulatedGraph {
+  std::shared_ptr<std::vector<Work>> work = std::make_shared<std::vector<Work>>();
+  int waiting = 0;  // launches that have not run
+};
 
 struct EmulatedStream {
-  std::deque<std::function<std::string()>> queue;
-  uint64_t done = 0;  // pieces of work run so far
+  std::deque<Work> queue;
+  std::shared_ptr<std::vector<Work>> capture;  // set while a capture runs
+  uint64_t done = 0;                           // pieces of work run so far
   uint64_t put() const { return done + queue.size(); }
 };
 
@@ -36,6 +46,8 @@ struct Runtime {
   std::map<EmulatedStream*, std::unique_ptr<EmulatedStream>> streams;
   size_t device_bytes = SIZE_MAX;
   size_t used_bytes = 0;
+  std::map<EmulatedGraph*, std::unique_ptr<EmulatedGraph>> graphs;
+  int64_t graph_launches = 0;
   std::string kernel_error;
 };
 
@@ -68,7 +80,16 @@ cudaError_t KernelErrorSoFar() {
 
 void Enqueue(cudaStream_t stream, std::function<std::string()> work) {
   const Lock lock(TheRuntime().mutex);
-  stream->queue.push_back(std::move(work));
+  if (stream->capture != nullptr) {
+    stream->capture->push_back(std::move(work));
+  } else {
+    stream->queue.push_back(std::move(work));
+  }
+}
+
+int64_t GraphLaunches() {
+  const Lock lock(TheRuntime().mutex);
+  return TheRuntime().graph_launches;
 }
 
 bool IsDeviceMemory(const void* data, size_t bytes) {
@@ -108,6 +129,8 @@ const char* cudaGetErrorString(cudaError_t error) {
       return "no CUDA-capable device is detected";
     case cudaErrorNotReady:
       return "device not ready";
+    case cudaErrorStreamCaptureUnsupported:
+      return "operation not permitted when stream is capturing";
     case cudaErrorLaunchFailure: {
       const Lock lock(TheRuntime().mutex);
       text = std::move(TheRuntime().kernel_error);
@@ -214,11 +237,13 @@ cudaError_t cudaStreamDestroy(cudaStream_t stream) {
 
 cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
   const Lock lock(TheRuntime().mutex);
+  if (stream->capture != nullptr) return cudaErrorStreamCaptureUnsupported;
   RunUntil(stream, stream->put());
   return KernelErrorSoFar();
 }
 
 cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned /*flags*/) {
+  if (stream->capture != nullptr) return cudaErrorStreamCaptureUnsupported;
   const EmulatedEvent recorded = *event;
   if (recorded.stream == nullptr) return cudaSuccess;
   tundra::emulation::Enqueue(stream, [recorded] {
@@ -240,6 +265,7 @@ cudaError_t cudaEventDestroy(cudaEvent_t event) {
 
 cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
   const Lock lock(TheRuntime().mutex);
+  if (stream->capture != nullptr) return cudaErrorStreamCaptureUnsupported;
   *event = {stream, stream->put()};
   return cudaSuccess;
 }
@@ -249,6 +275,65 @@ cudaError_t cudaEventSynchronize(cudaEvent_t event) {
   if (event->stream != nullptr) RunUntil(event->stream, event->after);
   return KernelErrorSoFar();
 }
+
+cudaError_t cudaStreamBeginCapture(cudaStream_t stream, cudaStreamCaptureMode /*mode*/) {
+  const Lock lock(TheRuntime().mutex);
+  if (stream->capture != nullptr) return cudaErrorStreamCaptureUnsupported;
+  stream->capture = std::make_shared<std::vector<Work>>();
+  return cudaSuccess;
+}
+
+cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t* graph) {
+  const Lock lock(TheRuntime().mutex);
+  if (stream->capture == nullptr) return cudaErrorInvalidValue;
+  auto made = std::make_unique<EmulatedGraph>();
+  made->work = std::move(stream->capture);
+  stream->capture = nullptr;
+  *graph = made.get();
+  TheRuntime().graphs[made.get()] = std::move(made);
+  return cudaSuccess;
+}
+
+cudaError_t cudaGraphInstantiate(cudaGraphExec_t* exec, cudaGraph_t graph,
+                                 unsigned long long /*flags*/) {
+  const Lock lock(TheRuntime().mutex);
+  if (TheRuntime().graphs.count(graph) == 0) return cudaErrorInvalidValue;
+  auto made = std::make_unique<EmulatedGraph>();
+  made->work = graph->work;
+  *exec = made.get();
+  TheRuntime().graphs[made.get()] = std::move(made);
+  return cudaSuccess;
+}
+
+cudaError_t cudaGraphLaunch(cudaGraphExec_t exec, cudaStream_t stream) {
+  const Lock lock(TheRuntime().mutex);
+  if (TheRuntime().graphs.count(exec) == 0) return cudaErrorInvalidValue;
+  ++TheRuntime().graph_launches;
+  ++exec->waiting;
+  tundra::emulation::Enqueue(stream, [exec] {
+    --exec->waiting;
+    for (const Work& work : *exec->work) {
+      std::string error = work();
+      if (!error.empty()) return error;
+    }
+    return std::string();
+  });
+  return cudaSuccess;
+}
+
+cudaError_t cudaGraphDestroy(cudaGraph_t graph) {
+  const Lock lock(TheRuntime().mutex);
+  const auto found = TheRuntime().graphs.find(graph);
+  if (found == TheRuntime().graphs.end()) return cudaErrorInvalidValue;
+  if (graph->waiting > 0) {
+    TheRuntime().kernel_error = "a graph was destroyed before it ran";
+    return cudaErrorInvalidValue;
+  }
+  TheRuntime().graphs.erase(found);
+  return cudaSuccess;
+}
+
+cudaError_t cudaGraphExecDestroy(cudaGraphExec_t exec) { return cudaGraphDestroy(exec); }
 
 cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t bytes, cudaMemcpyKind kind,
                             cudaStream_t stream) {

@@ -90,6 +90,11 @@ MODELS = {
         adapters={"all_linear": adapter(4, 8, "all-linear")},
         runs={"linear": run("linear", 2, 0.0, 8e-3, adapter(4, 8, "all-linear"))},
     ),
+    "gqa_tied_geglu": dict(
+        model=model(4, 2, 2, 32, 48, 128, True, theta=10000.0, layout="classic", act="gelu_pytorch_tanh"),
+        adapters={"all_linear": adapter(4, 8, "all-linear")},
+        runs={"linear": run("linear", 2, 0.0, 8e-3, adapter(4, 8, "all-linear"))},
+    ),
     "gqa_untied_bias": dict(
         model=model(4, 2, 2, 32, 48, 128, False, theta=10000.0, layout="classic", bias=True),
         optional="attention_bias and mlp_bias are true",
@@ -108,7 +113,7 @@ def config_of(m):
     """(LlamaConfig, the classic config.json or None)."""
     fields = dict(
         vocab_size=m["vocab"], hidden_size=m["hidden"], intermediate_size=m["inter"], num_hidden_layers=m["layers"],
-        num_attention_heads=m["heads"], num_key_value_heads=m["kv"], hidden_act="silu", max_position_embeddings=256,
+        num_attention_heads=m["heads"], num_key_value_heads=m["kv"], hidden_act=m.get("act", "silu"), max_position_embeddings=256,
         initializer_range=0.02, rms_norm_eps=1e-5, use_cache=True, bos_token_id=1, eos_token_id=2, tie_word_embeddings=m["tied"],
         attention_bias=m.get("bias", False), mlp_bias=m.get("bias", False), attention_dropout=0.0,
     )

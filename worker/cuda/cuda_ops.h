@@ -27,14 +27,17 @@ class CudaOps final : public Ops {
   absl::Status GatherRows(Ctx ctx, ConstView x_TD, ConstView index_N, View out_ND) override;
   absl::Status RmsNorm(Ctx ctx, ConstView x_TD, ConstView weight_D, RmsNormParams params, View y_TD,
                        View inv_rms_T) override;
+  absl::Status AddRmsNorm(Ctx ctx, ConstView residual_TD, View x_TD, ConstView weight_D,
+                          RmsNormParams params, View y_TD, View inv_rms_T) override;
   absl::Status RmsNormBackward(Ctx ctx, ConstView dy_TD, ConstView x_TD, ConstView weight_D,
                                ConstView inv_rms_T, RmsNormParams params, Write write,
                                View dx_TD) override;
   absl::Status Rope(Ctx ctx, Direction direction, ConstView positions_T, ConstView cos_PR,
                     ConstView sin_PR, int num_heads, int head_dim, View x_TH) override;
-  absl::Status SwiGlu(Ctx ctx, ConstView gate_TF, ConstView up_TF, View act_TF) override;
-  absl::Status SwiGluBackward(Ctx ctx, ConstView dact_TF, ConstView gate_TF, ConstView up_TF,
-                              View dgate_TF, View dup_TF) override;
+  absl::Status Glu(Ctx ctx, Activation activation, ConstView gate_TF, ConstView up_TF,
+                   View act_TF) override;
+  absl::Status GluBackward(Ctx ctx, Activation activation, ConstView dact_TF, ConstView gate_TF,
+                           ConstView up_TF, View dgate_TF, View dup_TF) override;
   absl::Status Add(Ctx ctx, ConstView x, View y) override;
   absl::Status Cast(Ctx ctx, ConstView from, View to) override;
 

@@ -93,7 +93,13 @@ absl::StatusOr<CudaStream::Slot*> CudaStream::TakeSlot() {
   return &slot;
 }
 
+absl::Status CudaStream::NotCapturing(const char* what) const {
+  if (!capturing_) return absl::OkStatus();
+  return absl::FailedPreconditionError(absl::StrCat(what, " can't be captured in a graph"));
+}
+
 absl::Status CudaStream::CopyIn(void* device_to, const void* host_from, size_t bytes) {
+  RETURN_IF_ERROR(NotCapturing("a copy from the host"));
   for (size_t at = 0; at < bytes;) {
     const size_t count = std::min(kSlotBytes, bytes - at);
     ASSIGN_OR_RETURN(Slot * slot, TakeSlot());
@@ -109,6 +115,7 @@ absl::Status CudaStream::CopyIn(void* device_to, const void* host_from, size_t b
 }
 
 absl::Status CudaStream::CopyOut(void* host_to, const void* device_from, size_t bytes) {
+  RETURN_IF_ERROR(NotCapturing("a copy to the host"));
   for (size_t at = 0; at < bytes;) {
     const size_t count = std::min(kSlotBytes, bytes - at);
     ASSIGN_OR_RETURN(Slot * slot, TakeSlot());
@@ -126,6 +133,7 @@ absl::Status CudaStream::CopyOut(void* host_to, const void* device_from, size_t 
 }
 
 absl::Status CudaStream::Synchronize() {
+  RETURN_IF_ERROR(NotCapturing("waiting for the device"));
   RETURN_IF_ERROR(StatusOf(cudaStreamSynchronize(handle_), "work on the device"));
   // Oldest first: two copies to one place leave the later one's bytes.
   for (size_t i = 0; i < kSlots; ++i) {
@@ -145,8 +153,36 @@ absl::Status CudaStream::TakeFault() {
 }
 
 absl::Status CudaStream::RunAfter(const CudaStream& earlier) {
+  RETURN_IF_ERROR(NotCapturing("waiting for another stream"));
+  RETURN_IF_ERROR(earlier.NotCapturing("being waited for by another stream"));
   RETURN_IF_ERROR(StatusOf(cudaEventRecord(order_, earlier.handle_), "ordering streams"));
   return StatusOf(cudaStreamWaitEvent(handle_, order_, 0), "ordering streams");
+}
+
+// Calls of other threads, such as their allocations, don't concern the capture.
+absl::Status CudaStream::BeginCapture() {
+  RETURN_IF_ERROR(NotCapturing("a capture"));
+  RETURN_IF_ERROR(StatusOf(cudaStreamBeginCapture(handle_, cudaStreamCaptureModeThreadLocal),
+                           "starting to capture"));
+  capturing_ = true;
+  return absl::OkStatus();
+}
+
+absl::StatusOr<std::unique_ptr<CudaGraph>> CudaStream::EndCapture() {
+  if (!capturing_) return absl::FailedPreconditionError("no capture to end");
+  capturing_ = false;
+  cudaGraph_t graph = nullptr;
+  RETURN_IF_ERROR(StatusOf(cudaStreamEndCapture(handle_, &graph), "capturing"));
+  cudaGraphExec_t exec = nullptr;
+  const cudaError_t error = cudaGraphInstantiate(&exec, graph, 0);
+  (void)cudaGraphDestroy(graph);
+  RETURN_IF_ERROR(StatusOf(error, "making a graph"));
+  return std::make_unique<CudaGraph>(ordinal_, exec);
+}
+
+CudaGraph::~CudaGraph() {
+  (void)cudaSetDevice(ordinal_);
+  (void)cudaGraphExecDestroy(handle_);
 }
 
 absl::StatusOr<std::unique_ptr<Device>> CudaDevice::Create(int ordinal) {
@@ -244,6 +280,24 @@ absl::Status CudaDevice::Synchronize(Ctx ctx) {
 absl::Status CudaDevice::Order(Stream* earlier, Stream* later) {
   RETURN_IF_ERROR(MakeCurrent());
   return static_cast<CudaStream*>(later)->RunAfter(*static_cast<const CudaStream*>(earlier));
+}
+
+absl::Status CudaDevice::BeginCapture(Ctx ctx) {
+  RETURN_IF_ERROR(MakeCurrent());
+  return StreamOf(ctx).BeginCapture();
+}
+
+absl::StatusOr<std::unique_ptr<Graph>> CudaDevice::EndCapture(Ctx ctx) {
+  RETURN_IF_ERROR(MakeCurrent());
+  ASSIGN_OR_RETURN(std::unique_ptr<CudaGraph> graph, StreamOf(ctx).EndCapture());
+  return std::unique_ptr<Graph>(std::move(graph));
+}
+
+absl::Status CudaDevice::Launch(Ctx ctx, const Graph& graph) {
+  RETURN_IF_ERROR(MakeCurrent());
+  return StatusOf(
+      cudaGraphLaunch(static_cast<const CudaGraph&>(graph).handle(), StreamOf(ctx).handle()),
+      "launching a graph");
 }
 
 }  // namespace tundra::cuda

@@ -38,6 +38,17 @@ constexpr uint32_t FaultWord(Fault fault, int64_t place) {
   return static_cast<uint32_t>(fault) << kFaultPlaceBits | static_cast<uint32_t>(kMost - held);
 }
 
+class CudaGraph final : public Graph {
+ public:
+  CudaGraph(int ordinal, cudaGraphExec_t handle) : ordinal_(ordinal), handle_(handle) {}
+  ~CudaGraph() override;
+  cudaGraphExec_t handle() const { return handle_; }
+
+ private:
+  int ordinal_;
+  cudaGraphExec_t handle_;
+};
+
 class CudaStream final : public Stream {
  public:
   static absl::StatusOr<std::unique_ptr<CudaStream>> Create(int ordinal);
@@ -53,6 +64,8 @@ class CudaStream final : public Stream {
   absl::Status Synchronize();
   // What is put on this stream from now on runs after what `earlier` holds now.
   absl::Status RunAfter(const CudaStream& earlier);
+  absl::Status BeginCapture();
+  absl::StatusOr<std::unique_ptr<CudaGraph>> EndCapture();
 
  private:
   explicit CudaStream(int ordinal) : ordinal_(ordinal) {}
@@ -74,8 +87,11 @@ class CudaStream final : public Stream {
   // Waits for the slot's copy and delivers a CopyOut.
   absl::Status Empty(Slot& slot);
   absl::Status TakeFault();
+  // kFailedPrecondition while a capture runs.
+  absl::Status NotCapturing(const char* what) const;
 
   int ordinal_;
+  bool capturing_ = false;
   cudaStream_t handle_ = nullptr;
   cudaEvent_t order_ = nullptr;
   char* pinned_ = nullptr;  // the slots' memory, and behind it the fault word
@@ -107,6 +123,10 @@ class CudaDevice final : public Device {
   absl::Status Zero(Ctx ctx, void* data, size_t bytes) override;
   absl::Status Synchronize(Ctx ctx) override;
   absl::Status Order(Stream* earlier, Stream* later) override;
+  bool has_graphs() const override { return true; }
+  absl::Status BeginCapture(Ctx ctx) override;
+  absl::StatusOr<std::unique_ptr<Graph>> EndCapture(Ctx ctx) override;
+  absl::Status Launch(Ctx ctx, const Graph& graph) override;
 
  private:
   CudaDevice(int ordinal, const cudaDeviceProp& properties);

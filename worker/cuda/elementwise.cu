@@ -1,4 +1,4 @@
-// Operations on single elements: residual add, scaling, casts, SwiGLU.
+// Operations on single elements: residual add, scaling, casts, gated activations.
 #include "worker/cuda/kernels.h"
 
 namespace tundra::cuda {
@@ -25,23 +25,69 @@ __global__ void CastKernel(Matrix<const From> from, Matrix<To> to) {
 // 1 / (1 + exp(−z)); exp overflows to infinity, which gives 0.
 TUNDRA_DEVICE float Sigmoid(float z) { return 1.0f / (1.0f + expf(-z)); }
 
-__global__ void SwiGluKernel(Matrix<const float> gate, Matrix<const float> up, Matrix<float> act) {
+// What f(z) and f'(z) of a gated unit are made of: f = z · gate, f' = slope. NaN stays NaN.
+struct Gate {
+  float gate;
+  float slope;
+};
+
+struct Silu {
+  static TUNDRA_DEVICE float At(float z) { return Sigmoid(z); }
+  static TUNDRA_DEVICE Gate WithSlope(float z) {
+    const float sigma = Sigmoid(z);
+    return {sigma, sigma * fmaf(z, 1.0f - sigma, 1.0f)};
+  }
+};
+
+// σ(2u) is 0 or 1 to the last bit long before |z| = 64, and 64³ is no infinity.
+struct GeluTanh {
+  static constexpr float kTwoRootTwoByPi = 1.5957691216057308f;  // 2 √(2/π)
+  static constexpr float kCubic = 0.044715f;
+  static TUNDRA_DEVICE float Clamped(float z) { return fmaxf(fminf(z, 64.0f), -64.0f); }
+  static TUNDRA_DEVICE float At(float z) {
+    const float c = Clamped(z);
+    return z != z ? z : Sigmoid(kTwoRootTwoByPi * c * fmaf(kCubic, c * c, 1.0f));
+  }
+  static TUNDRA_DEVICE Gate WithSlope(float z) {
+    const float c = Clamped(z), gate = At(z);
+    const float inner = kTwoRootTwoByPi * fmaf(3 * kCubic, c * c, 1.0f);
+    return {gate, fmaf(c * inner, gate * (1.0f - gate), gate)};
+  }
+};
+
+template <typename F>
+__global__ void GluKernel(Matrix<const float> gate, Matrix<const float> up, Matrix<float> act) {
   ForEach(act.rows, act.cols, [&](int64_t r, int64_t c) {
     const float g = gate(r, c);
-    act(r, c) = g * Sigmoid(g) * up(r, c);
+    act(r, c) = g * F::At(g) * up(r, c);
   });
 }
 
 // All operands of an element are read before any is written: results may lie over inputs.
-__global__ void SwiGluBackwardKernel(Matrix<const float> dact, Matrix<const float> gate,
-                                     Matrix<const float> up, Matrix<float> dgate,
-                                     Matrix<float> dup) {
+template <typename F>
+__global__ void GluBackwardKernel(Matrix<const float> dact, Matrix<const float> gate,
+                                  Matrix<const float> up, Matrix<float> dgate, Matrix<float> dup) {
   ForEach(dgate.rows, dgate.cols, [&](int64_t r, int64_t c) {
     const float g = gate(r, c), u = up(r, c), da = dact(r, c);
-    const float sigma = Sigmoid(g);
-    dgate(r, c) = da * u * (sigma * fmaf(g, 1.0f - sigma, 1.0f));
-    dup(r, c) = da * (g * sigma);
+    const Gate f = F::WithSlope(g);
+    dgate(r, c) = da * u * f.slope;
+    dup(r, c) = da * (g * f.gate);
   });
+}
+
+template <typename F>
+absl::Status LaunchGlu(const Queue& queue, const ConstView& gate, const ConstView& up,
+                       const View& act) {
+  return Launch<GluKernel<F>>(ElementGrid(act.rows, act.cols), kElementThreads, 0, queue.stream,
+                              Input<float>(gate), Input<float>(up), Output<float>(act));
+}
+
+template <typename F>
+absl::Status LaunchGluBackward(const Queue& queue, const ConstView& dact, const ConstView& gate,
+                               const ConstView& up, const View& dgate, const View& dup) {
+  return Launch<GluBackwardKernel<F>>(ElementGrid(dgate.rows, dgate.cols), kElementThreads, 0,
+                                      queue.stream, Input<float>(dact), Input<float>(gate),
+                                      Input<float>(up), Output<float>(dgate), Output<float>(dup));
 }
 
 template <typename From, typename To>
@@ -82,7 +128,8 @@ absl::Status CudaOps::Cast(Ctx ctx, ConstView from, View to) {
                                  : LaunchCast<BF16, BF16>(queue, from, to);
 }
 
-absl::Status CudaOps::SwiGlu(Ctx ctx, ConstView gate_TF, ConstView up_TF, View act_TF) {
+absl::Status CudaOps::Glu(Ctx ctx, Activation activation, ConstView gate_TF, ConstView up_TF,
+                          View act_TF) {
   const int64_t t = gate_TF.rows, f = gate_TF.cols;
   RETURN_IF_ERROR(CheckView("gate_TF", gate_TF, DType::kF32, t, f));
   RETURN_IF_ERROR(CheckView("up_TF", up_TF, DType::kF32, t, f));
@@ -91,13 +138,12 @@ absl::Status CudaOps::SwiGlu(Ctx ctx, ConstView gate_TF, ConstView up_TF, View a
   if (AllContiguous(gate_TF, up_TF, act_TF)) {
     gate_TF = gate_TF.Flat(), up_TF = up_TF.Flat(), act_TF = act_TF.Flat();
   }
-  return Launch<SwiGluKernel>(ElementGrid(act_TF.rows, act_TF.cols), kElementThreads, 0,
-                              queue.stream, Input<float>(gate_TF), Input<float>(up_TF),
-                              Output<float>(act_TF));
+  return activation == Activation::kSilu ? LaunchGlu<Silu>(queue, gate_TF, up_TF, act_TF)
+                                         : LaunchGlu<GeluTanh>(queue, gate_TF, up_TF, act_TF);
 }
 
-absl::Status CudaOps::SwiGluBackward(Ctx ctx, ConstView dact_TF, ConstView gate_TF, ConstView up_TF,
-                                     View dgate_TF, View dup_TF) {
+absl::Status CudaOps::GluBackward(Ctx ctx, Activation activation, ConstView dact_TF,
+                                  ConstView gate_TF, ConstView up_TF, View dgate_TF, View dup_TF) {
   const int64_t t = gate_TF.rows, f = gate_TF.cols;
   RETURN_IF_ERROR(CheckView("dact_TF", dact_TF, DType::kF32, t, f));
   RETURN_IF_ERROR(CheckView("gate_TF", gate_TF, DType::kF32, t, f));
@@ -109,10 +155,9 @@ absl::Status CudaOps::SwiGluBackward(Ctx ctx, ConstView dact_TF, ConstView gate_
     dact_TF = dact_TF.Flat(), gate_TF = gate_TF.Flat(), up_TF = up_TF.Flat();
     dgate_TF = dgate_TF.Flat(), dup_TF = dup_TF.Flat();
   }
-  return Launch<SwiGluBackwardKernel>(ElementGrid(dgate_TF.rows, dgate_TF.cols), kElementThreads, 0,
-                                      queue.stream, Input<float>(dact_TF), Input<float>(gate_TF),
-                                      Input<float>(up_TF), Output<float>(dgate_TF),
-                                      Output<float>(dup_TF));
+  const auto launch =
+      activation == Activation::kSilu ? LaunchGluBackward<Silu> : LaunchGluBackward<GeluTanh>;
+  return launch(queue, dact_TF, gate_TF, up_TF, dgate_TF, dup_TF);
 }
 
 }  // namespace tundra::cuda

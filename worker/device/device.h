@@ -65,8 +65,16 @@ class Buffer {
   size_t size_ = 0;
 };
 
+// Work of one stream that was captured and can be put on it again as one piece: the calls
+// with the arguments they had then, so on the same memory. Made by Device::EndCapture, used
+// with its device only, and destroyed when nothing of it runs any more.
+class Graph {
+ public:
+  virtual ~Graph() = default;
+};
+
 // Thread-safe, except that one stream is used by one thread at a time.
-// Outlives its buffers, streams and arenas.
+// Outlives its buffers, streams, graphs and arenas.
 class Device {
  public:
   virtual ~Device() = default;
@@ -100,8 +108,21 @@ class Device {
   // Work put on `later` from now on starts after what `earlier` holds now.
   virtual absl::Status Order(Stream* earlier, Stream* later) = 0;
 
+  // Whether work can be captured: not on a CPU, where a call costs nothing to repeat. The three
+  // calls below are kUnimplemented then.
+  virtual bool has_graphs() const { return false; }
+  // From here to EndCapture what this thread puts on the stream is captured and does not run.
+  // That may be operations, CopyWithin and Zero; copies from and to the host, Synchronize and
+  // Order fail with kFailedPrecondition.
+  virtual absl::Status BeginCapture(Ctx /*ctx*/) { return NoGraphs(); }
+  // After an error in between, too: it ends the capture. kInternal when that was spoiled.
+  virtual absl::StatusOr<std::unique_ptr<Graph>> EndCapture(Ctx /*ctx*/) { return NoGraphs(); }
+  // Puts the captured work on the stream.
+  virtual absl::Status Launch(Ctx /*ctx*/, const Graph& /*graph*/) { return NoGraphs(); }
+
  private:
   friend class Buffer;
+  static absl::Status NoGraphs() { return absl::UnimplementedError("this device has no graphs"); }
   virtual void Free(void* data, size_t bytes) = 0;
 };
 
@@ -121,6 +142,6 @@ absl::StatusOr<std::unique_ptr<Device>> CreateCpuDevice(const CpuOptions& option
 
 // The version of the engine's own arithmetic: raised whenever a change alters the
 // bits of any result.
-inline constexpr int kEngineNumericsVersion = 1;
+inline constexpr int kEngineNumericsVersion = 2;
 
 }  // namespace tundra

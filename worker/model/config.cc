@@ -69,10 +69,6 @@ absl::Status RefuseFeatures(const Fields& fields, const json& whole, const Famil
   for (const char* name : {"num_local_experts", "num_experts"}) {
     if (fields.Get(name) != nullptr) return refuse("a mixture of experts");
   }
-  ASSIGN_OR_RETURN(const std::string act, fields.Text("hidden_act", "silu"));
-  if (act != "silu" && act != "swish") {
-    return refuse(absl::StrCat("hidden_act \"", act, "\"").c_str());
-  }
   ASSIGN_OR_RETURN(const double partial, fields.Number("partial_rotary_factor", 1.0, 0, 1));
   if (partial != 1.0) return refuse("partial_rotary_factor other than 1");
   ASSIGN_OR_RETURN(const double dropout, fields.Number("attention_dropout", 0.0, 0, 1));
@@ -89,6 +85,16 @@ absl::Status RefuseFeatures(const Fields& fields, const json& whole, const Famil
   ASSIGN_OR_RETURN(window, fields.Integer("sliding_window", window, 1, int64_t{1} << 40));
   if (window != 0 && window < max_positions) return refuse("sliding_window attention");
   return absl::OkStatus();
+}
+
+// By Transformers' names (its ACT2FN), of which some mean the same.
+absl::StatusOr<Activation> ParseActivation(const Fields& fields, std::string_view source) {
+  ASSIGN_OR_RETURN(const std::string name, fields.Text("hidden_act", "silu"));
+  if (name == "silu" || name == "swish") return Activation::kSilu;
+  if (name == "gelu_pytorch_tanh" || name == "gelu_new") return Activation::kGeluTanh;
+  return absl::UnimplementedError(
+      absl::StrCat(std::string(source), ": hidden_act \"", name,
+                   "\" is not supported; supported: silu, gelu_pytorch_tanh"));
 }
 
 // "rope_theta" and "rope_scaling" beside the other fields, or both inside
@@ -201,6 +207,7 @@ absl::StatusOr<ModelConfig> ParseModelConfig(const json& whole, std::string_view
   ASSIGN_OR_RETURN(const double eps,
                    fields.Number("rms_norm_eps", family->default_rms_eps, 1e-12, 1.0));
   config.rms_eps = static_cast<float>(eps);
+  ASSIGN_OR_RETURN(config.activation, ParseActivation(fields, source));
   ASSIGN_OR_RETURN(config.tied, fields.Bool("tie_word_embeddings", family->default_tied));
   RETURN_IF_ERROR(RefuseFeatures(fields, whole, *family, config.max_positions, source));
   ASSIGN_OR_RETURN(config.rope, ParseRope(fields, *family, source));

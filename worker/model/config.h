@@ -1,7 +1,7 @@
 // What a base's config.json says, as numbers that the engine has checked.
 //
 // A model family is a row of a table (config.cc), not a subclass: all families
-// here are decoders of RMSNorm, RoPE, grouped-query attention and SwiGLU. What a
+// here are decoders of RMSNorm, RoPE, grouped-query attention and a gated MLP. What a
 // family or a config has beyond that is refused by name, never ignored.
 #pragma once
 
@@ -12,6 +12,7 @@
 
 #include "absl/status/statusor.h"
 #include "nlohmann/json.hpp"
+#include "worker/ops/ops.h"
 
 namespace tundra {
 
@@ -44,6 +45,8 @@ struct ModelConfig {
   int64_t head_dim = 0;
   int64_t max_positions = 0;
   float rms_eps = 1e-6F;
+  // Of the MLP's gate.
+  Activation activation = Activation::kSilu;
   // The output matrix is the embedding.
   bool tied = false;
   RopeConfig rope;

@@ -38,6 +38,18 @@ TEST(Config, ReadsClassicAndNewRopeAlike) {
   EXPECT_NEAR(scaled.back(), std::pow(500000.0, -6.0 / 8.0) / 8, 1e-9);
 }
 
+TEST(Config, ReadsTheActivationByTransformersNames) {
+  json config = Llama();
+  for (const auto& [name, want] : {std::pair{"silu", Activation::kSilu},
+                                   {"swish", Activation::kSilu},
+                                   {"gelu_new", Activation::kGeluTanh},
+                                   {"gelu_pytorch_tanh", Activation::kGeluTanh}}) {
+    config["hidden_act"] = name;
+    TUNDRA_ASSERT_OK_AND_ASSIGN(const ModelConfig got, ParseModelConfig(config, "c"));
+    EXPECT_EQ(got.activation, want) << name;
+  }
+}
+
 TEST(Config, UnknownArchitecturesAreRefusedByNameWithTheList) {
   json config = Llama();
   config["architectures"] = {"GPT2LMHeadModel"};
@@ -81,7 +93,8 @@ INSTANTIATE_TEST_SUITE_P(
         Bad{"rope_scaling", "{\"rope_type\":\"llama3\",\"factor\":2}", kBad, "low_freq_factor"},
         Bad{"rope_theta", "0", kBad, "rope_theta"},
         Bad{"attention_bias", "true", kNot, "attention_bias"},
-        Bad{"mlp_bias", "true", kNot, "mlp_bias"}, Bad{"hidden_act", "\"gelu\"", kNot, "gelu"},
+        Bad{"mlp_bias", "true", kNot, "mlp_bias"},
+        Bad{"hidden_act", "\"gelu\"", kNot, "hidden_act \"gelu\""},
         Bad{"sliding_window", "64", kNot, "sliding_window"},
         Bad{"num_local_experts", "8", kNot, "mixture of experts"},
         Bad{"attention_dropout", "0.1", kNot, "attention_dropout"},

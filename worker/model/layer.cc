@@ -46,12 +46,17 @@ class Layer {
     return c_.ops->Rope(c_.ctx, direction, batch_.positions_T, c_.cos_PR, c_.sin_PR,
                         static_cast<int>(heads), static_cast<int>(c_.config->head_dim), x);
   }
+  absl::Status AddNorm(LayerTensor which, ConstView residual, View x, View y, View inv_rms) {
+    return c_.ops->AddRmsNorm(c_.ctx, residual, x, c_.weights->tensors[which], NormParams(), y,
+                              inv_rms);
+  }
   absl::Status Copy(ConstView from, View to) {
     return from.data == to.data ? absl::OkStatus() : c_.ops->Cast(c_.ctx, from, to);
   }
 
+  // mid_TD := the attention's part of x + attention(x): MlpForward adds x.
   absl::Status AttentionForward(ConstView x, LayerActs& acts);
-  absl::Status MlpForward(LayerActs& acts, View y);
+  absl::Status MlpForward(ConstView x, LayerActs& acts, View y);
   // Set *done when nothing below needs a gradient.
   absl::Status MlpBackward(LayerActs& acts, View dx, View grad, bool* done);
   absl::Status AttentionBackward(ConstView x, LayerActs& acts, View dx, View grad);
@@ -82,23 +87,22 @@ absl::Status Layer::AttentionForward(ConstView x, LayerActs& acts) {
   RETURN_IF_ERROR(c_.ops->Attention(c_.ctx, batch_.rows, AttentionOf(*c_.config, c_.precision),
                                     acts.q_TH, acts.k_TG, acts.v_TG, acts.attention_TH,
                                     acts.lse_TH));
-  RETURN_IF_ERROR(Copy(x, acts.mid_TD));
-  RETURN_IF_ERROR(Linear(kO, acts.attention_TH, Write::kAdd, acts.mid_TD));
+  RETURN_IF_ERROR(Linear(kO, acts.attention_TH, Write::kSet, acts.mid_TD));
   const View out[] = {acts.mid_TD};
   return LoraGroupForward(c_, batch_, kGroupO, acts.attention_TH, out, acts.down_TR[kGroupO]);
 }
 
-absl::Status Layer::MlpForward(LayerActs& acts, View y) {
+absl::Status Layer::MlpForward(ConstView x, LayerActs& acts, View y) {
   ArenaScope scope(c_.arena);
   ASSIGN_OR_RETURN(const View normed, Temporary(c_.config->hidden));
-  RETURN_IF_ERROR(Norm(kMlpNorm, acts.mid_TD, normed, acts.inv_rms2_T));
+  RETURN_IF_ERROR(AddNorm(kMlpNorm, x, acts.mid_TD, normed, acts.inv_rms2_T));
   RETURN_IF_ERROR(Linear(kGate, normed, Write::kSet, acts.gate_TF));
   RETURN_IF_ERROR(Linear(kUp, normed, Write::kSet, acts.up_TF));
   const View gate_up[] = {acts.gate_TF, acts.up_TF};
   RETURN_IF_ERROR(
       LoraGroupForward(c_, batch_, kGroupGateUp, normed, gate_up, acts.down_TR[kGroupGateUp]));
   ASSIGN_OR_RETURN(const View act, Temporary(c_.config->intermediate));
-  RETURN_IF_ERROR(c_.ops->SwiGlu(c_.ctx, acts.gate_TF, acts.up_TF, act));
+  RETURN_IF_ERROR(c_.ops->Glu(c_.ctx, c_.config->activation, acts.gate_TF, acts.up_TF, act));
   RETURN_IF_ERROR(Copy(acts.mid_TD, y));
   RETURN_IF_ERROR(Linear(kDown, act, Write::kAdd, y));
   const View out[] = {y};
@@ -109,7 +113,7 @@ absl::Status Layer::MlpBackward(LayerActs& acts, View dx, View grad, bool* done)
   ArenaScope scope(c_.arena);
   *done = IsLowest(kGroupDown);
   ASSIGN_OR_RETURN(const View act, Temporary(c_.config->intermediate));
-  RETURN_IF_ERROR(c_.ops->SwiGlu(c_.ctx, acts.gate_TF, acts.up_TF, act));
+  RETURN_IF_ERROR(c_.ops->Glu(c_.ctx, c_.config->activation, acts.gate_TF, acts.up_TF, act));
   ASSIGN_OR_RETURN(const View dact, Temporary(c_.config->intermediate));
   if (!*done) RETURN_IF_ERROR(LinearBackward(kDown, dx, Write::kSet, dact));
   const View dy[] = {dx};
@@ -118,7 +122,8 @@ absl::Status Layer::MlpBackward(LayerActs& acts, View dx, View grad, bool* done)
   if (*done) return absl::OkStatus();
   // The gradients take the places of dact and up, which nothing needs any more.
   const View dgate = dact, dup = acts.up_TF;
-  RETURN_IF_ERROR(c_.ops->SwiGluBackward(c_.ctx, dact, acts.gate_TF, acts.up_TF, dgate, dup));
+  RETURN_IF_ERROR(c_.ops->GluBackward(c_.ctx, c_.config->activation, dact, acts.gate_TF, acts.up_TF,
+                                      dgate, dup));
   *done = IsLowest(kGroupGateUp);
   ASSIGN_OR_RETURN(const View normed, Temporary(c_.config->hidden));
   RETURN_IF_ERROR(Norm(kMlpNorm, acts.mid_TD, normed, acts.inv_rms2_T));
@@ -238,7 +243,7 @@ absl::Status LayerForward(const LayerContext& context, const DeviceBatch& batch,
                           LayerActs& acts, View y_TD) {
   Layer layer(context, batch);
   RETURN_IF_ERROR(layer.AttentionForward(x_TD, acts));
-  return layer.MlpForward(acts, y_TD);
+  return layer.MlpForward(x_TD, acts, y_TD);
 }
 
 absl::Status LayerBackward(const LayerContext& context, const DeviceBatch& batch, ConstView x_TD,

@@ -2,7 +2,7 @@
 //
 //   xn = rmsnorm(x);  q, k, v = linear(xn);  rotate q, k;  a = attention(q, k, v)
 //   m  = x + linear_o(a)
-//   mn = rmsnorm(m);  g, u = linear(mn);     f = silu(g) · u
+//   mn = rmsnorm(m);  g, u = linear(mn);     f = activation(g) · u
 //   y  = m + linear_down(f)
 //
 // Each linear may carry a low-rank adapter. What backward needs and is dear to

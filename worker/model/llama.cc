@@ -1,6 +1,7 @@
 #include "worker/model/llama.h"
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
 
 #include "absl/cleanup/cleanup.h"
@@ -17,6 +18,17 @@ constexpr int64_t kLossChunkBytes = int64_t{64} << 20;
 int64_t LossChunk(int64_t vocab) {
   const int64_t tokens = kLossChunkBytes / (vocab * static_cast<int64_t>(sizeof(float)));
   return std::clamp<int64_t>(tokens / 64 * 64, 64, 1024);
+}
+
+// Graphs are kept for this many shapes of micro-batches, forward and backward.
+constexpr int64_t kGraphShapes = 8;
+
+// What the launches of a micro-batch depend on, made to repeat: empty rows at the end, and few
+// bounds on the length of rows.
+int PaddedRows(int rows) { return (rows + 7) / 8 * 8; }
+int PaddedLength(int length, int64_t most) {
+  const int64_t power = std::bit_ceil(static_cast<unsigned>(std::max(length, 128)));
+  return static_cast<int>(std::min(power, most));
 }
 
 }  // namespace
@@ -36,9 +48,16 @@ absl::StatusOr<std::unique_ptr<Llama>> Llama::Create(const ModelConfig& config, 
 
 Llama::Llama(const ModelConfig& config, Ops* ops, WeightSource* weights,
              const ModelOptions& options)
-    : config_(config), ops_(ops), weights_(weights), options_(options) {
+    : config_(config),
+      ops_(ops),
+      weights_(weights),
+      options_(options),
+      graphs_(ops->device(), static_cast<size_t>(2 * kGraphShapes * config.layers)) {
   output_index_ = config.tied ? kEmbeddingTensor : kOutputTensor;
 }
+
+// Waits for what was launched; an error has nowhere to go.
+Llama::~Llama() { (void)graphs_.Clear(ctx()); }
 
 absl::Status Llama::Init() {
   Device* device = ops_->device();
@@ -74,6 +93,7 @@ absl::Status Llama::Init() {
 
 absl::Status Llama::EnsureArena(uint64_t bytes) {
   if (arena_ == nullptr || arena_->capacity() < bytes) {
+    RETURN_IF_ERROR(graphs_.Clear(ctx()));
     arena_ = nullptr;
     ASSIGN_OR_RETURN(Arena arena, Arena::Create(ops_->device(), bytes));
     arena_ = std::make_unique<Arena>(std::move(arena));
@@ -107,6 +127,7 @@ absl::Status Llama::EnsureScratch(const UnitView& unit, int64_t tokens, bool hea
     needed += products;
   }
   if (scratch_ != nullptr && scratch_->capacity() >= needed) return absl::OkStatus();
+  RETURN_IF_ERROR(graphs_.Clear(ctx()));
   scratch_ = nullptr;
   ASSIGN_OR_RETURN(Arena arena, Arena::Create(ops_->device(), needed));
   scratch_ = std::make_unique<Arena>(std::move(arena));
@@ -144,9 +165,14 @@ absl::Status Llama::Upload(const Batch& batch, Traveller& to) {
   to.batch.targets.count = batch.target_tokens;
   RETURN_IF_ERROR(put(batch.positions_T, to.batch.positions_T));
   RETURN_IF_ERROR(put(batch.data_rows_T, to.batch.data_rows_T));
-  RETURN_IF_ERROR(put(batch.offsets, to.batch.rows.offsets));
-  to.batch.rows.num_rows = batch.num_rows();
+  std::vector<int32_t> offsets = batch.offsets;
   to.batch.rows.max_length = batch.max_length;
+  if (ops_->device()->has_graphs()) {
+    offsets.resize(static_cast<size_t>(PaddedRows(batch.num_rows())) + 1, offsets.back());
+    to.batch.rows.max_length = PaddedLength(batch.max_length, options_.max_positions);
+  }
+  RETURN_IF_ERROR(put(offsets, to.batch.rows.offsets));
+  to.batch.rows.num_rows = static_cast<int>(offsets.size()) - 1;
   to.batch.tokens = batch.padded_tokens();
   return absl::OkStatus();
 }
@@ -187,6 +213,24 @@ LayerContext Llama::ContextOf(const AdapterView& adapter, const DropoutKey& drop
           .layer = layer};
 }
 
+// A mask of dropout is new in every step, so its work is never the same.
+absl::Status Llama::Forward(const LayerContext& context, const DeviceBatch& batch, ConstView x_TD,
+                            LayerActs& acts, View y_TD) {
+  const auto work = [&] { return LayerForward(context, batch, x_TD, acts, y_TD); };
+  if (!options_.graphs || context.dropout.probability > 0) return work();
+  return graphs_.Run(
+      context.ctx,
+      KeyOfLayer(LayerWork::kForward, context, batch, acts, x_TD, y_TD, ConstView::None()), work);
+}
+
+absl::Status Llama::Backward(const LayerContext& context, const DeviceBatch& batch, ConstView x_TD,
+                             LayerActs& acts, View dx_TD, View grad) {
+  const auto work = [&] { return LayerBackward(context, batch, x_TD, acts, dx_TD, grad); };
+  if (!options_.graphs || context.dropout.probability > 0) return work();
+  return graphs_.Run(
+      context.ctx, KeyOfLayer(LayerWork::kBackward, context, batch, acts, x_TD, dx_TD, grad), work);
+}
+
 absl::Status Llama::Up(std::vector<Traveller>& travellers, const AdapterView& adapter,
                        const DropoutKey& dropout, Goal goal, Recompute recompute) {
   for (int64_t layer = 0; layer < config_.layers; ++layer) {
@@ -203,13 +247,13 @@ absl::Status Llama::Up(std::vector<Traveller>& travellers, const AdapterView& ad
       }
       if (trained && recompute == Recompute::kNone) {
         ASSIGN_OR_RETURN(LayerActs acts, AllocateActs(context, traveller.batch.tokens));
-        RETURN_IF_ERROR(LayerForward(context, traveller.batch, x, acts, traveller.x_TD));
+        RETURN_IF_ERROR(Forward(context, traveller.batch, x, acts, traveller.x_TD));
         traveller.acts.push_back(acts);
         continue;
       }
       ArenaScope scope(arena_.get());
       ASSIGN_OR_RETURN(LayerActs acts, AllocateActs(context, traveller.batch.tokens));
-      RETURN_IF_ERROR(LayerForward(context, traveller.batch, x, acts, traveller.x_TD));
+      RETURN_IF_ERROR(Forward(context, traveller.batch, x, acts, traveller.x_TD));
     }
   }
   return absl::OkStatus();
@@ -283,10 +327,10 @@ absl::Status Llama::Down(std::vector<Traveller>& travellers, const AdapterView& 
         ASSIGN_OR_RETURN(acts, AllocateActs(context, traveller.batch.tokens));
         // The layer's output is known and of no use; x_TD is free after the head.
         RETURN_IF_ERROR(
-            LayerForward(context, traveller.batch, traveller.inputs[kept], acts, traveller.x_TD));
+            Forward(context, traveller.batch, traveller.inputs[kept], acts, traveller.x_TD));
       }
-      RETURN_IF_ERROR(LayerBackward(context, traveller.batch, traveller.inputs[kept], acts,
-                                    traveller.dx_TD, grad));
+      RETURN_IF_ERROR(
+          Backward(context, traveller.batch, traveller.inputs[kept], acts, traveller.dx_TD, grad));
       if (size > 0) {
         RETURN_IF_ERROR(sink(static_cast<int>(m), static_cast<int>(first),
                              static_cast<int>(end - first), grad));
@@ -346,7 +390,8 @@ absl::StatusOr<std::vector<float>> Llama::Logits(const Batch& batch, const Adapt
   const uint64_t extra = static_cast<uint64_t>(n * (config_.vocab + config_.hidden + 1) + 64) * 4;
   RETURN_IF_ERROR(
       EnsureArena(ForwardPassBytes(config_, adapter.layout, batch.padded_tokens(), 1) + extra));
-  RETURN_IF_ERROR(weights_->BeginPass(Uses(Goal::kLogits, adapter, Recompute::kNone), stream_.get()));
+  RETURN_IF_ERROR(
+      weights_->BeginPass(Uses(Goal::kLogits, adapter, Recompute::kNone), stream_.get()));
   absl::Cleanup end = [this] { weights_->EndPass(); };
   std::vector<Traveller> travellers;
   RETURN_IF_ERROR(Start({&batch, 1}, travellers));

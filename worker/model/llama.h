@@ -16,6 +16,7 @@
 #include "worker/model/batch.h"
 #include "worker/model/config.h"
 #include "worker/model/layer.h"
+#include "worker/model/layer_graphs.h"
 #include "worker/model/memory_plan.h"
 #include "worker/model/weights.h"
 #include "worker/ops/ops.h"
@@ -32,6 +33,9 @@ struct ModelOptions {
   Precision precision = Precision::kF32;
   // The longest row; at most config.max_positions.
   int64_t max_positions = 0;
+  // Layers whose work repeats are launched as graphs, on devices that have them. Bits don't
+  // depend on it.
+  bool graphs = true;
 };
 
 // Used by one thread.
@@ -41,6 +45,8 @@ class Llama {
   static absl::StatusOr<std::unique_ptr<Llama>> Create(const ModelConfig& config, Ops* ops,
                                                        WeightSource* weights,
                                                        const ModelOptions& options);
+
+  ~Llama();
 
   const ModelConfig& config() const { return config_; }
   Ops* ops() const { return ops_; }
@@ -64,6 +70,8 @@ class Llama {
   absl::StatusOr<std::vector<float>> Logits(const Batch& batch, const AdapterView& adapter,
                                             std::span<const int32_t> tokens_N);
 
+  // How many layers' work was a graph's launch, on devices that have graphs.
+  int64_t graph_launches() const { return graphs_.launches(); }
   // The most that the arena has held, bytes.
   uint64_t peak_arena_bytes() const { return arena_ == nullptr ? 0 : arena_->peak(); }
 
@@ -89,6 +97,10 @@ class Llama {
   absl::Status Embed(std::vector<Traveller>& travellers);
   LayerContext ContextOf(const AdapterView& adapter, const DropoutKey& dropout, int64_t layer,
                          const UnitView* unit);
+  absl::Status Forward(const LayerContext& context, const DeviceBatch& batch, ConstView x_TD,
+                       LayerActs& acts, View y_TD);
+  absl::Status Backward(const LayerContext& context, const DeviceBatch& batch, ConstView x_TD,
+                        LayerActs& acts, View dx_TD, View grad);
   absl::Status Up(std::vector<Traveller>& travellers, const AdapterView& adapter,
                   const DropoutKey& dropout, Goal goal, Recompute recompute);
   absl::Status KeepFinalNorm(const UnitView& head);
@@ -108,6 +120,7 @@ class Llama {
   std::unique_ptr<Stream> stream_;
   std::unique_ptr<Arena> scratch_;
   std::unique_ptr<Arena> arena_;
+  LayerGraphs graphs_;
   Buffer rope_;
   ConstView cos_PR_, sin_PR_;
   Buffer final_norm_;

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdlib>
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -17,10 +18,18 @@
 
 namespace tundra {
 
+// A device and its operations, which are destroyed first.
+struct TestDevice {
+  std::unique_ptr<Device> device;
+  std::unique_ptr<Ops> ops;
+};
+
 struct TestBaseOptions {
   int threads = 1;
   int shards = 1;
   Precision precision = Precision::kF32;
+  // Where the base is used; a CPU with `threads` by default.
+  std::function<absl::StatusOr<TestDevice>()> open_device = nullptr;
 };
 
 // All shards of a base on this host, and a source that maps them.
@@ -39,8 +48,14 @@ struct TestBase {
       base->shards.push_back(std::move(shard));
       fds.push_back(base->shards.back().fd());
     }
-    ASSIGN_OR_RETURN(base->device, CreateCpuDevice({.threads = options.threads, .max_isa = ""}));
-    ASSIGN_OR_RETURN(base->ops, CreateCpuOps(base->device.get()));
+    if (options.open_device != nullptr) {
+      ASSIGN_OR_RETURN(TestDevice opened, options.open_device());
+      base->device = std::move(opened.device);
+      base->ops = std::move(opened.ops);
+    } else {
+      ASSIGN_OR_RETURN(base->device, CreateCpuDevice({.threads = options.threads, .max_isa = ""}));
+      ASSIGN_OR_RETURN(base->ops, CreateCpuOps(base->device.get()));
+    }
     WeightSourceOptions source;
     source.precision = options.precision;
     source.shard_fds = fds;
@@ -48,9 +63,10 @@ struct TestBase {
     return base;
   }
 
-  absl::StatusOr<std::unique_ptr<Llama>> NewModel(int64_t max_positions) {
-    return Llama::Create(config, ops.get(), weights.get(),
-                         {.precision = options.precision, .max_positions = max_positions});
+  absl::StatusOr<std::unique_ptr<Llama>> NewModel(int64_t max_positions, bool graphs = true) {
+    return Llama::Create(
+        config, ops.get(), weights.get(),
+        {.precision = options.precision, .max_positions = max_positions, .graphs = graphs});
   }
 
   TestBaseOptions options;

@@ -1,5 +1,5 @@
-// Operations that work token by token or element by element: rotary embedding, SwiGLU,
-// residual add, scaling, casts.
+// Operations that work token by token or element by element: rotary embedding, gated
+// activations, residual add, scaling, casts.
 #include <algorithm>
 #include <cstring>
 
@@ -33,25 +33,81 @@ void RopeRow(const float* cos, const float* sin, int64_t r, float sign, int num_
   }
 }
 
-void SwiGluRow(const float* gate, const float* up, int64_t n, float* act) {
+// What f(z) and f'(z) of a gated unit are made of: f = z · gate, f' = slope. NaN stays NaN.
+struct Gate {
+  F32 gate;
+  F32 slope;
+};
+
+struct Silu {
+  static F32 At(F32 z) { return Sigmoid(z); }
+  static Gate WithSlope(F32 z) {
+    const F32 one = hn::Set(F32Tag(), 1.0f);
+    const F32 sigma = Sigmoid(z);
+    return {sigma, hn::Mul(sigma, hn::MulAdd(z, hn::Sub(one, sigma), one))};
+  }
+};
+
+// σ(2u) is 0 or 1 to the last bit long before |z| = 64, and 64³ is no infinity.
+struct GeluTanh {
+  static constexpr float kTwoRootTwoByPi = 1.5957691216057308f;  // 2 √(2/π)
+  static constexpr float kCubic = 0.044715f;
+  static F32 Clamped(F32 z) {
+    const F32Tag d;
+    return hn::Max(hn::Min(z, hn::Set(d, 64.0f)), hn::Set(d, -64.0f));
+  }
+  static F32 At(F32 z) {
+    const F32Tag d;
+    const F32 c = Clamped(z);
+    const F32 poly = hn::MulAdd(hn::Set(d, kCubic), hn::Mul(c, c), hn::Set(d, 1.0f));
+    return Sigmoid(hn::Mul(hn::Mul(hn::Set(d, kTwoRootTwoByPi), c), poly));
+  }
+  static Gate WithSlope(F32 z) {
+    const F32Tag d;
+    const F32 one = hn::Set(d, 1.0f);
+    const F32 c = Clamped(z);
+    const F32 gate = At(z);
+    const F32 inner = hn::Mul(hn::Set(d, kTwoRootTwoByPi),
+                              hn::MulAdd(hn::Set(d, 3 * kCubic), hn::Mul(c, c), one));
+    const F32 slope = hn::MulAdd(hn::Mul(c, inner), hn::Mul(gate, hn::Sub(one, gate)), gate);
+    return {gate, hn::IfThenElse(hn::IsNaN(z), z, slope)};
+  }
+};
+
+template <typename F>
+void GluRow(const float* gate, const float* up, int64_t n, float* act) {
   ForVectors(n, [&](int64_t i, int64_t count) {
     const F32 g = LoadPart(gate + i, count);
-    StorePart(hn::Mul(hn::Mul(g, Sigmoid(g)), LoadPart(up + i, count)), act + i, count);
+    StorePart(hn::Mul(hn::Mul(g, F::At(g)), LoadPart(up + i, count)), act + i, count);
   });
 }
 
-void SwiGluRowBackward(const float* dact, const float* gate, const float* up, int64_t n,
-                       float* dgate, float* dup) {
-  const F32 one = hn::Set(F32Tag(), 1.0f);
+template <typename F>
+void GluRowBackward(const float* dact, const float* gate, const float* up, int64_t n, float* dgate,
+                    float* dup) {
   ForVectors(n, [&](int64_t i, int64_t count) {
     const F32 g = LoadPart(gate + i, count);
     const F32 u = LoadPart(up + i, count);
     const F32 da = LoadPart(dact + i, count);
-    const F32 sigma = Sigmoid(g);
-    const F32 slope = hn::Mul(sigma, hn::MulAdd(g, hn::Sub(one, sigma), one));
-    StorePart(hn::Mul(hn::Mul(da, u), slope), dgate + i, count);
-    StorePart(hn::Mul(da, hn::Mul(g, sigma)), dup + i, count);
+    const Gate f = F::WithSlope(g);
+    StorePart(hn::Mul(hn::Mul(da, u), f.slope), dgate + i, count);
+    StorePart(hn::Mul(da, hn::Mul(g, f.gate)), dup + i, count);
   });
+}
+
+void SiluGluRow(const float* gate, const float* up, int64_t n, float* act) {
+  GluRow<Silu>(gate, up, n, act);
+}
+void GeluTanhGluRow(const float* gate, const float* up, int64_t n, float* act) {
+  GluRow<GeluTanh>(gate, up, n, act);
+}
+void SiluGluRowBackward(const float* dact, const float* gate, const float* up, int64_t n,
+                        float* dgate, float* dup) {
+  GluRowBackward<Silu>(dact, gate, up, n, dgate, dup);
+}
+void GeluTanhGluRowBackward(const float* dact, const float* gate, const float* up, int64_t n,
+                            float* dgate, float* dup) {
+  GluRowBackward<GeluTanh>(dact, gate, up, n, dgate, dup);
 }
 
 void AddRow(const float* x, int64_t n, float* y) {
@@ -103,8 +159,10 @@ HWY_AFTER_NAMESPACE();
 namespace tundra {
 
 HWY_EXPORT(RopeRow);
-HWY_EXPORT(SwiGluRow);
-HWY_EXPORT(SwiGluRowBackward);
+HWY_EXPORT(SiluGluRow);
+HWY_EXPORT(GeluTanhGluRow);
+HWY_EXPORT(SiluGluRowBackward);
+HWY_EXPORT(GeluTanhGluRowBackward);
 HWY_EXPORT(AddRow);
 HWY_EXPORT(ScaleRow);
 HWY_EXPORT(WidenRow);
@@ -158,12 +216,14 @@ absl::Status CpuOps::Rope(Ctx, Direction direction, ConstView positions_T, Const
   return absl::OkStatus();
 }
 
-absl::Status CpuOps::SwiGlu(Ctx, ConstView gate_TF, ConstView up_TF, View act_TF) {
+absl::Status CpuOps::Glu(Ctx, Activation activation, ConstView gate_TF, ConstView up_TF,
+                         View act_TF) {
   const auto [t, f] = std::pair(gate_TF.rows, gate_TF.cols);
   RETURN_IF_ERROR(CheckView("gate_TF", gate_TF, DType::kF32, t, f));
   RETURN_IF_ERROR(CheckView("up_TF", up_TF, DType::kF32, t, f));
   RETURN_IF_ERROR(CheckView("act_TF", act_TF, DType::kF32, t, f));
-  const auto row = HWY_DYNAMIC_DISPATCH(SwiGluRow);
+  const auto row = activation == Activation::kSilu ? HWY_DYNAMIC_DISPATCH(SiluGluRow)
+                                                   : HWY_DYNAMIC_DISPATCH(GeluTanhGluRow);
   ForRows(threads(), t, f, [&](int64_t r, int64_t begin, int64_t count) {
     row(gate_TF.row<float>(r) + begin, up_TF.row<float>(r) + begin, count,
         act_TF.row<float>(r) + begin);
@@ -171,15 +231,16 @@ absl::Status CpuOps::SwiGlu(Ctx, ConstView gate_TF, ConstView up_TF, View act_TF
   return absl::OkStatus();
 }
 
-absl::Status CpuOps::SwiGluBackward(Ctx, ConstView dact_TF, ConstView gate_TF, ConstView up_TF,
-                                    View dgate_TF, View dup_TF) {
+absl::Status CpuOps::GluBackward(Ctx, Activation activation, ConstView dact_TF, ConstView gate_TF,
+                                 ConstView up_TF, View dgate_TF, View dup_TF) {
   const auto [t, f] = std::pair(gate_TF.rows, gate_TF.cols);
   RETURN_IF_ERROR(CheckView("dact_TF", dact_TF, DType::kF32, t, f));
   RETURN_IF_ERROR(CheckView("gate_TF", gate_TF, DType::kF32, t, f));
   RETURN_IF_ERROR(CheckView("up_TF", up_TF, DType::kF32, t, f));
   RETURN_IF_ERROR(CheckView("dgate_TF", dgate_TF, DType::kF32, t, f));
   RETURN_IF_ERROR(CheckView("dup_TF", dup_TF, DType::kF32, t, f));
-  const auto row = HWY_DYNAMIC_DISPATCH(SwiGluRowBackward);
+  const auto row = activation == Activation::kSilu ? HWY_DYNAMIC_DISPATCH(SiluGluRowBackward)
+                                                   : HWY_DYNAMIC_DISPATCH(GeluTanhGluRowBackward);
   ForRows(threads(), t, f, [&](int64_t r, int64_t begin, int64_t count) {
     row(dact_TF.row<float>(r) + begin, gate_TF.row<float>(r) + begin, up_TF.row<float>(r) + begin,
         count, dgate_TF.row<float>(r) + begin, dup_TF.row<float>(r) + begin);

@@ -62,6 +62,19 @@ void NormRows(const ConstView& x, const ConstView& weight, RmsNormParams params,
   }
 }
 
+// x += residual first. The row is still near when the norm reads it.
+void AddNormRows(const ConstView& residual, const View& x, const ConstView& weight,
+                 RmsNormParams params, const View& y, float* inv_rms, int64_t begin, int64_t end) {
+  for (int64_t t = begin; t < end; ++t) {
+    const float* r = residual.row<float>(t);
+    float* sum = x.row<float>(t);
+    ForVectors(x.cols, [&](int64_t i, int64_t count) {
+      StorePart(hn::Add(LoadPart(sum + i, count), LoadPart(r + i, count)), sum + i, count);
+    });
+    NormRows(x, weight, params, y, inv_rms, t, t + 1);
+  }
+}
+
 void NormRowsBackward(const ConstView& dy, const ConstView& x, const ConstView& weight,
                       const float* inv_rms, RmsNormParams params, bool add, const View& dx,
                       int64_t begin, int64_t end) {
@@ -84,6 +97,7 @@ HWY_AFTER_NAMESPACE();
 namespace tundra {
 
 HWY_EXPORT(NormRows);
+HWY_EXPORT(AddNormRows);
 HWY_EXPORT(NormRowsBackward);
 
 absl::Status CpuOps::RmsNorm(Ctx, ConstView x_TD, ConstView weight_D, RmsNormParams params,
@@ -96,6 +110,21 @@ absl::Status CpuOps::RmsNorm(Ctx, ConstView x_TD, ConstView weight_D, RmsNormPar
   const auto rows = HWY_DYNAMIC_DISPATCH(NormRows);
   ParallelRanges(threads(), t, GrainOf(x_TD.cols), [&](int64_t begin, int64_t end) {
     rows(x_TD, weight_D, params, y_TD, inv_rms_T.row<float>(0), begin, end);
+  });
+  return absl::OkStatus();
+}
+
+absl::Status CpuOps::AddRmsNorm(Ctx, ConstView residual_TD, View x_TD, ConstView weight_D,
+                                RmsNormParams params, View y_TD, View inv_rms_T) {
+  const int64_t t = x_TD.rows;
+  RETURN_IF_ERROR(CheckView("residual_TD", residual_TD, DType::kF32, t, x_TD.cols));
+  RETURN_IF_ERROR(CheckView("x_TD", x_TD, DType::kF32, t, x_TD.cols));
+  RETURN_IF_ERROR(CheckWeight("weight_D", weight_D, 1, x_TD.cols));
+  RETURN_IF_ERROR(CheckView("y_TD", y_TD, DType::kF32, t, x_TD.cols));
+  RETURN_IF_ERROR(CheckVector("inv_rms_T", inv_rms_T, DType::kF32, t));
+  const auto rows = HWY_DYNAMIC_DISPATCH(AddNormRows);
+  ParallelRanges(threads(), t, GrainOf(x_TD.cols), [&](int64_t begin, int64_t end) {
+    rows(residual_TD, x_TD, weight_D, params, y_TD, inv_rms_T.row<float>(0), begin, end);
   });
   return absl::OkStatus();
 }

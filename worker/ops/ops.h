@@ -51,6 +51,12 @@ enum class Precision { kF32, kBF16 };
 // kForward is y = x Wᵀ, kBackward is dx = dy W.
 enum class Direction { kForward, kBackward };
 
+// The function of a gated linear unit: σ(z) = 1 / (1 + exp(−z)),
+//   kSilu:      f(z) = z · σ(z)                                   SwiGLU
+//   kGeluTanh:  f(z) = z/2 · (1 + tanh(u)) = z · σ(2u),           GeGLU
+//               u = √(2/π) (z + 0.044715 z³); torch's gelu(approximate="tanh")
+enum class Activation { kSilu, kGeluTanh };
+
 struct RmsNormParams {
   float epsilon = 1e-5f;
   float weight_offset = 0;  // the factor is (weight_offset + weight); Gemma has 1
@@ -144,6 +150,11 @@ class Ops {
   virtual absl::Status RmsNorm(Ctx ctx, ConstView x_TD, ConstView weight_D, RmsNormParams params,
                                View y_TD, View inv_rms_T) = 0;
 
+  // The residual connection and the norm behind it in one pass: x_TD += residual_TD, then
+  // RmsNorm of x, to the same bits.
+  virtual absl::Status AddRmsNorm(Ctx ctx, ConstView residual_TD, View x_TD, ConstView weight_D,
+                                  RmsNormParams params, View y_TD, View inv_rms_T) = 0;
+
   // With g_td = dy_td · (weight_offset + weight_d):
   // dx_td (=|+=) inv_rms_t · (g_td − x_td · inv_rms_t² · mean_d(g_td · x_td)).
   // dx may be dy (with kSet).
@@ -161,14 +172,16 @@ class Ops {
   virtual absl::Status Rope(Ctx ctx, Direction direction, ConstView positions_T, ConstView cos_PR,
                             ConstView sin_PR, int num_heads, int head_dim, View x_TH) = 0;
 
-  // act_TF = silu(gate_TF) · up_TF, silu(z) = z / (1 + exp(−z)). act may be gate or up.
+  // act_TF = f(gate_TF) · up_TF, f the activation. act may be gate or up.
   // Source: Shazeer 2020, arXiv:2002.05202.
-  virtual absl::Status SwiGlu(Ctx ctx, ConstView gate_TF, ConstView up_TF, View act_TF) = 0;
+  virtual absl::Status Glu(Ctx ctx, Activation activation, ConstView gate_TF, ConstView up_TF,
+                           View act_TF) = 0;
 
-  // dgate = dact · up · σ(gate) · (1 + gate · (1 − σ(gate))), dup = dact · silu(gate).
+  // dgate = dact · up · f'(gate), dup = dact · f(gate).
   // dgate may be gate or dact, dup may be up or dact.
-  virtual absl::Status SwiGluBackward(Ctx ctx, ConstView dact_TF, ConstView gate_TF,
-                                      ConstView up_TF, View dgate_TF, View dup_TF) = 0;
+  virtual absl::Status GluBackward(Ctx ctx, Activation activation, ConstView dact_TF,
+                                   ConstView gate_TF, ConstView up_TF, View dgate_TF,
+                                   View dup_TF) = 0;
 
   // y += x; f32, same shapes. The residual connection.
   virtual absl::Status Add(Ctx ctx, ConstView x, View y) = 0;

@@ -40,11 +40,17 @@ std::map<std::string, std::string> RunAll(const Backend& backend, int threads) {
   const View inv = bed.New(DType::kF32, 1, t), weight_k = bed.Put(Random(6, 1, k));
   const View normed = bed.New(DType::kF32, t, k);
   keep("norm", ops.RmsNorm(bed.ctx(), x, weight_k, {}, normed, inv), {normed, inv});
+  const View summed = bed.Put(Random(10, t, k));
+  keep("add and norm", ops.AddRmsNorm(bed.ctx(), x, summed, weight_k, {}, normed, inv),
+       {summed, normed, inv});
   keep("norm backward",
        ops.RmsNormBackward(bed.ctx(), dx, x, weight_k, inv, {}, Write::kSet, normed), {normed});
   const View act = bed.New(DType::kF32, t, n), dup = bed.New(DType::kF32, t, n);
-  keep("swiglu", ops.SwiGlu(bed.ctx(), y, dy, act), {act});
-  keep("swiglu backward", ops.SwiGluBackward(bed.ctx(), act, y, dy, act, dup), {act, dup});
+  for (const Activation f : {Activation::kSilu, Activation::kGeluTanh}) {
+    const std::string name = f == Activation::kSilu ? "swiglu" : "geglu";
+    keep(name, ops.Glu(bed.ctx(), f, y, dy, act), {act});
+    keep(name + " backward", ops.GluBackward(bed.ctx(), f, act, y, dy, act, dup), {act, dup});
+  }
 
   const PackedRows rows{bed.PutInts({0, 70, 700, 1050}), 3, 630};
   const AttentionParams attention{6, 2, 40, 0.15f};

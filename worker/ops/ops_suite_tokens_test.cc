@@ -1,4 +1,5 @@
-// Operations that work token by token: norm, rotary embedding, SwiGLU, embedding, casts,
+// Operations that work token by token: norm, rotary embedding, gated activations, embedding,
+// casts,
 // dropout.
 #include <cmath>
 #include <limits>
@@ -59,6 +60,27 @@ TEST_P(OpsSuite, RmsNormMatchesTheReferenceAndItsGradient) {
   }
 }
 
+TEST_P(OpsSuite, AddRmsNormIsTheSumAndItsNorm) {
+  Bed bed(GetParam(), 2);
+  for (const int64_t cols : {1, 33, 576}) {
+    for (const DType dtype : {DType::kF32, DType::kBF16}) {
+      const RmsNormParams params{1e-5f, dtype == DType::kF32 ? 0.0f : 1.0f};
+      const Mat x = Random(1, 9, cols), r = Random(2, 9, cols), w = Random(3, 1, cols, dtype);
+      const View sum = bed.Put(x, DType::kF32, 3), residual = bed.Put(r, DType::kF32, 1);
+      const View w_view = bed.Put(w, dtype);
+      const View y = bed.New(DType::kF32, 9, cols, 2), inv = bed.New(DType::kF32, 1, 9);
+      ASSERT_OK(bed.ops().AddRmsNorm(bed.ctx(), residual, sum, w_view, params, y, inv));
+      ExpectNear(bed.Get(sum), Plus(x, r), 1e-7, "sum");
+      const View alone = bed.New(DType::kF32, 9, cols, 2), inv_alone = bed.New(DType::kF32, 1, 9);
+      ASSERT_OK(bed.ops().RmsNorm(bed.ctx(), sum, w_view, params, alone, inv_alone));
+      EXPECT_EQ(bed.Bytes(y), bed.Bytes(alone));
+      EXPECT_EQ(bed.Bytes(inv), bed.Bytes(inv_alone));
+    }
+  }
+  const View x = bed.Put(Mat(2, 4)), narrow = bed.Put(Mat(2, 3)), inv = bed.New(DType::kF32, 1, 2);
+  EXPECT_FALSE(bed.ops().AddRmsNorm(bed.ctx(), narrow, x, bed.Put(Mat(1, 4)), {}, x, inv).ok());
+}
+
 TEST_P(OpsSuite, RopeRotatesAndItsBackwardRotatesBack) {
   Bed bed(GetParam(), 2);
   const int heads = 3;
@@ -100,51 +122,68 @@ TEST_P(OpsSuite, RopeRotatesAndItsBackwardRotatesBack) {
           .ok());
 }
 
-Mat SwiGluReference(const Mat& gate, const Mat& up) {
+constexpr Activation kActivations[] = {Activation::kSilu, Activation::kGeluTanh};
+
+Mat GluReference(Activation activation, const Mat& gate, const Mat& up) {
   Mat act(gate.rows, gate.cols);
   for (size_t i = 0; i < act.v.size(); ++i) {
-    act.v[i] = gate.v[i] / (1 + std::exp(-gate.v[i])) * up.v[i];
+    const double z = gate.v[i];
+    const double u = std::sqrt(2 / std::acos(-1.0)) * (z + 0.044715 * z * z * z);
+    act.v[i] =
+        (activation == Activation::kSilu ? z / (1 + std::exp(-z)) : 0.5 * z * (1 + std::tanh(u))) *
+        up.v[i];
   }
   return act;
 }
 
-TEST_P(OpsSuite, SwiGluMatchesTheReferenceAndItsGradient) {
+TEST_P(OpsSuite, GatedActivationsMatchTheReferenceAndItsGradient) {
   Bed bed(GetParam(), 2);
-  for (const int64_t cols : {1, 7, 64, 333}) {
-    Mat gate = Random(1, 5, cols, DType::kF32, 3.0);
-    const Mat up = Random(2, 5, cols), g = Random(3, 5, cols);
-    gate.v[0] = 20;  // nearly the identity, nearly zero
-    gate.v[1] = -20;
-    const View gate_view = bed.Put(gate, DType::kF32, 2), up_view = bed.Put(up);
-    const View act = bed.New(DType::kF32, 5, cols), dact = bed.Put(g);
-    const View dgate = bed.New(DType::kF32, 5, cols, 1), dup = bed.New(DType::kF32, 5, cols);
-    ASSERT_OK(bed.ops().SwiGlu(bed.ctx(), gate_view, up_view, act));
-    ExpectNear(bed.Get(act), SwiGluReference(gate, up), kTolerance, "act");
-    ASSERT_OK(bed.ops().SwiGluBackward(bed.ctx(), dact, gate_view, up_view, dgate, dup));
-    ExpectGradient([&](const Mat& m) { return Dot(g, SwiGluReference(m, up)); }, gate,
-                   bed.Get(dgate), 1e-5, "dgate");
-    ExpectGradient([&](const Mat& m) { return Dot(g, SwiGluReference(gate, m)); }, up, bed.Get(dup),
-                   1e-5, "dup");
-    // In place over its inputs.
-    ASSERT_OK(bed.ops().SwiGluBackward(bed.ctx(), dact, gate_view, up_view, gate_view, up_view));
-    EXPECT_EQ(bed.Bytes(gate_view), bed.Bytes(dgate));
-    EXPECT_EQ(bed.Bytes(up_view), bed.Bytes(dup));
+  for (const Activation f : kActivations) {
+    for (const int64_t cols : {1, 7, 64, 333}) {
+      Mat gate = Random(1, 5, cols, DType::kF32, 3.0);
+      const Mat up = Random(2, 5, cols), g = Random(3, 5, cols);
+      gate.v[0] = 20;  // nearly the identity, nearly zero
+      gate.v[1] = -20;
+      const View gate_view = bed.Put(gate, DType::kF32, 2), up_view = bed.Put(up);
+      const View act = bed.New(DType::kF32, 5, cols), dact = bed.Put(g);
+      const View dgate = bed.New(DType::kF32, 5, cols, 1), dup = bed.New(DType::kF32, 5, cols);
+      ASSERT_OK(bed.ops().Glu(bed.ctx(), f, gate_view, up_view, act));
+      ExpectNear(bed.Get(act), GluReference(f, gate, up), kTolerance, "act");
+      ASSERT_OK(bed.ops().GluBackward(bed.ctx(), f, dact, gate_view, up_view, dgate, dup));
+      ExpectGradient([&](const Mat& m) { return Dot(g, GluReference(f, m, up)); }, gate,
+                     bed.Get(dgate), 1e-5, "dgate");
+      ExpectGradient([&](const Mat& m) { return Dot(g, GluReference(f, gate, m)); }, up,
+                     bed.Get(dup), 1e-5, "dup");
+      // In place over its inputs.
+      ASSERT_OK(bed.ops().GluBackward(bed.ctx(), f, dact, gate_view, up_view, gate_view, up_view));
+      EXPECT_EQ(bed.Bytes(gate_view), bed.Bytes(dgate));
+      EXPECT_EQ(bed.Bytes(up_view), bed.Bytes(dup));
+    }
   }
 }
 
-TEST_P(OpsSuite, SwiGluOfHugeAndNonFiniteGatesIsAsInTorch) {
+TEST_P(OpsSuite, GatesThatAreHugeOrNotFiniteAreAsInTorch) {
   Bed bed(GetParam(), 1);
   Mat gate(1, 5), up(1, 5);
   gate.v = {1e30, -1e30, -200, std::nan(""), std::numeric_limits<double>::infinity()};
   std::fill(up.v.begin(), up.v.end(), 1.0);
-  const View act = bed.New(DType::kF32, 1, 5);
-  ASSERT_OK(bed.ops().SwiGlu(bed.ctx(), bed.Put(gate), bed.Put(up), act));
-  const Mat got = bed.Get(act);
-  EXPECT_FLOAT_EQ(static_cast<float>(got.v[0]), 1e30f);
-  EXPECT_EQ(got.v[1], 0);
-  EXPECT_EQ(got.v[2], 0);
-  EXPECT_TRUE(std::isnan(got.v[3]));
-  EXPECT_TRUE(std::isinf(got.v[4]));
+  const View ones = bed.Put(up), gate_view = bed.Put(gate);
+  for (const Activation f : kActivations) {
+    const View act = bed.New(DType::kF32, 1, 5), dgate = bed.New(DType::kF32, 1, 5);
+    ASSERT_OK(bed.ops().Glu(bed.ctx(), f, gate_view, ones, act));
+    const Mat got = bed.Get(act);
+    EXPECT_FLOAT_EQ(static_cast<float>(got.v[0]), 1e30f);
+    EXPECT_EQ(got.v[1], 0);
+    EXPECT_EQ(got.v[2], 0);
+    EXPECT_TRUE(std::isnan(got.v[3]));
+    EXPECT_TRUE(std::isinf(got.v[4]));
+    // The slopes of large gates are 1 and 0; that of a NaN is one.
+    ASSERT_OK(bed.ops().GluBackward(bed.ctx(), f, ones, gate_view, ones, dgate, act));
+    const Mat slopes = bed.Get(dgate);
+    EXPECT_EQ(slopes.v[0], 1);
+    EXPECT_EQ(slopes.v[2], 0);
+    EXPECT_TRUE(std::isnan(slopes.v[3]));
+  }
 }
 
 TEST_P(OpsSuite, EmbeddingAndGatherPickRows) {
