@@ -155,17 +155,20 @@ absl::Status RankJob::Restore() {
   if (start_.resume_path().empty()) return absl::OkStatus();
   ASSIGN_OR_RETURN(const std::string bytes, ReadFile(start_.resume_path()));
   ASSIGN_OR_RETURN(JobState state, DecodeCheckpoint(bytes, start_.resume_path(), trainer_->layout(),
-                                                    trainer_->state().identity));
+                                                    trainer_->identity()));
   LogInfo("job {}: goes on after step {}", assignment().job_id(), state.step);
   return trainer_->Restore(std::move(state));
 }
 
-void RankJob::SaveCheckpoint() {
+absl::Status RankJob::SaveCheckpoint() {
+  ASSIGN_OR_RETURN(const JobState* state, trainer_->State());
+  ASSIGN_OR_RETURN(AdapterFiles adapter, trainer_->Adapter());
   {
     absl::MutexLock lock(&mu_);
-    adapters_[trainer_->state().step] = trainer_->Adapter();
+    adapters_[state->step] = std::move(adapter);
   }
-  writer_->Submit(trainer_->state());
+  writer_->Submit(*state);
+  return absl::OkStatus();
 }
 
 absl::Status RankJob::WriteCheckpoint(int64_t step, const std::string& bytes) {
@@ -228,7 +231,7 @@ void RankJob::Tell(tundra::v1::AttemptPhase phase, const absl::Status& failure,
   auto& report = *message.mutable_job()->mutable_report();
   report.set_phase(phase);
   if (trainer_ != nullptr) {
-    report.set_step(trainer_->state().step);
+    report.set_step(trainer_->step());
     report.set_total_steps(trainer_->total_steps());
   }
   if (!failure.ok()) {

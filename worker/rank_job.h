@@ -52,7 +52,7 @@ class RankJob {
   bool has_validation() const { return !start_.validation_path().empty(); }
 
   // Rank 0 only: saves the state beside the training, and tells the supervisor.
-  void SaveCheckpoint();
+  absl::Status SaveCheckpoint();
   // Waits until what was submitted is on disk. The first failure since the start;
   // kDeadlineExceeded while some of it still waits.
   absl::Status FlushCheckpoints(absl::Duration timeout);

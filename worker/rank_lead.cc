@@ -49,7 +49,7 @@ absl::Status RankLoop::AdvanceJob() {
   if (desired == tundra::v1::CANCEL) return EndJob(tundra::v1::STOPPED, absl::OkStatus());
   if (desired == tundra::v1::PAUSE) {
     if (!training_) return EndJob(tundra::v1::STOPPED, absl::OkStatus());
-    job_->SaveCheckpoint();
+    RETURN_IF_ERROR(job_->SaveCheckpoint());
     absl::Status saved;
     RETURN_IF_ERROR(WaitForCheckpoints(&saved));
     return EndJob(tundra::v1::STOPPED, saved);
@@ -81,7 +81,7 @@ absl::Status RankLoop::StartTraining() {
   ReportState();
   job_->Tell(tundra::v1::TRAINING);
   Trainer& trainer = *job_->trainer();
-  if (trainer.state().step > 0 || !job_->has_validation()) return absl::OkStatus();
+  if (trainer.step() > 0 || !job_->has_validation()) return absl::OkStatus();
   RETURN_IF_ERROR(Issue(Action::kEvaluate));
   tundra::v1::StepMetrics metrics;
   metrics.set_step(0);
@@ -127,7 +127,9 @@ absl::Status RankLoop::TrainOnce() {
   SetTime(metrics.mutable_time());
   job_->TellMetrics(metrics);
   const int32_t every = job_->spec().checkpoint().every_steps();
-  if (!trainer.done() && every > 0 && step.step % every == 0) job_->SaveCheckpoint();
+  if (!trainer.done() && every > 0 && step.step % every == 0) {
+    RETURN_IF_ERROR(job_->SaveCheckpoint());
+  }
   // A disk that takes no checkpoint: the job pauses with the reason, so that what
   // it has is kept and it goes on when there is room.
   const absl::Status saved = job_->CheckpointStatus();
@@ -136,7 +138,7 @@ absl::Status RankLoop::TrainOnce() {
 }
 
 absl::Status RankLoop::FinishTraining() {
-  job_->SaveCheckpoint();
+  RETURN_IF_ERROR(job_->SaveCheckpoint());
   if (job_->spec().eval().samples_size() > 0) RETURN_IF_ERROR(Issue(Action::kSamples));
   absl::Status saved;
   RETURN_IF_ERROR(WaitForCheckpoints(&saved));

@@ -72,7 +72,7 @@ absl::Status RankLoop::Execute(Action action, const std::string& payload) {
       Heartbeat("starting a job");
       return Begin();
     case Action::kStep: {
-      Heartbeat(absl::StrCat("computing step ", job_->trainer()->state().step + 1));
+      Heartbeat(absl::StrCat("computing step ", job_->trainer()->step() + 1));
       auto step = job_->trainer()->RunStep();
       if (!step.ok()) return Classify(step.status());
       outcome_.step = *step;

@@ -119,7 +119,7 @@ std::string TrainedState(bool profile) {
   const auto trainer = Value(Trainer::Create(options, spec, {{ids, trained, 0}}, {}));
   while (!trainer->done()) TUNDRA_CHECK(trainer->RunStep().ok());
   EXPECT_EQ(!profiled.profile().products.empty(), profile);
-  return trainer->StateHash();
+  return Value(trainer->StateHash());
 }
 
 TEST(ProfiledOps, ChangeNoBitOfTheResult) { EXPECT_EQ(TrainedState(true), TrainedState(false)); }

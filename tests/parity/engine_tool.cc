@@ -51,7 +51,8 @@ absl::Status Train(const std::string& base_dir, const std::string& rows_path, in
     if (last.step == 1) std::printf("loss %.6f\n", last.loss);
   }
   std::printf("loss %.6f after %lld steps\n", last.loss, static_cast<long long>(last.step));
-  return WriteAdapter(out_dir, trainer->Adapter());
+  ASSIGN_OR_RETURN(const AdapterFiles adapter, trainer->Adapter());
+  return WriteAdapter(out_dir, adapter);
 }
 
 absl::Status Logits(const std::string& base_dir, const std::string& adapter_dir,

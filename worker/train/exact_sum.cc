@@ -150,6 +150,10 @@ absl::Status ExactGradientSum::ReducedOnDevice(Ctx ctx) {
   return ops_->device()->Synchronize(ctx);
 }
 
+void ExactGradientSum::ReducedAlone() {
+  std::copy(scalar_sums_.begin(), scalar_sums_.end(), integers_.end() - kScalars);
+}
+
 SumDecision ExactGradientSum::Decide() {
   for (const float max : maxima_) {
     if (!std::isfinite(max)) return SumDecision::kNonFinite;

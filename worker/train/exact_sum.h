@@ -114,7 +114,10 @@ class ExactGradientSum {
   absl::StatusOr<std::span<int64_t>> IntegersOnDevice(Ctx ctx);
   absl::Status ReducedOnDevice(Ctx ctx);
 
-  // After Reduced().
+  // Instead of either, where there is one rank: the sums are what they are.
+  void ReducedAlone();
+
+  // After one of these.
   StepScalars scalars() const;
   // mean := Σg / divisor, f32, tensor_sizes[tensor] elements. divisor > 0.
   absl::Status MeanGradient(Ctx ctx, int tensor, double divisor, View mean);

@@ -118,11 +118,25 @@ class TestGroup {
 
   // SHA-256 of every rank's adapter file, which must be one.
   std::string AdapterHash() {
-    const std::string hash = Sha256Hex(ranks_[0].trainer->Adapter().model);
+    std::string hash;
     for (TestRank& rank : ranks_) {
-      TUNDRA_CHECK(Sha256Hex(rank.trainer->Adapter().model) == hash) << "ranks disagree";
+      const absl::StatusOr<AdapterFiles> adapter = rank.trainer->Adapter();
+      TUNDRA_CHECK(adapter.ok()) << adapter.status().ToString();
+      const std::string own = Sha256Hex(adapter->model);
+      TUNDRA_CHECK(hash.empty() || own == hash) << "ranks disagree";
+      hash = own;
     }
     return hash;
+  }
+
+  // A rank's whole state, and its hash.
+  const JobState& state(int r) {
+    const absl::StatusOr<const JobState*> state = rank(r).trainer->State();
+    TUNDRA_CHECK(state.ok()) << state.status().ToString();
+    return **state;
+  }
+  std::string StateHash(int r) {
+    return Sha256Hex(EncodeCheckpoint(rank(r).trainer->layout(), state(r)));
   }
 
   TestRank& rank(int r) { return ranks_[static_cast<size_t>(r)]; }

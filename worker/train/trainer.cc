@@ -163,13 +163,28 @@ absl::Status Trainer::Restore(JobState state) {
     return absl::FailedPreconditionError("the state to restore is of another job");
   }
   state_ = std::move(state);
+  behind_ = false;
   return PushState();
 }
 
-std::string Trainer::Sha256OfState() const { return Sha256Hex(EncodeCheckpoint(layout_, state_)); }
+// A checkpoint is seldom, a step is not: the state stays on the device in between.
+absl::StatusOr<const JobState*> Trainer::State() {
+  if (std::exchange(behind_, false)) {
+    RETURN_IF_ERROR(weights_.Pull(model_->ctx()));
+    RETURN_IF_ERROR(moment1_.Pull(model_->ctx()));
+    RETURN_IF_ERROR(moment2_.Pull(model_->ctx()));
+  }
+  return &state_;
+}
 
-AdapterFiles Trainer::Adapter() const {
-  return MakeAdapterFiles(layout_, state_.weights,
+absl::StatusOr<std::string> Trainer::StateHash() {
+  ASSIGN_OR_RETURN(const JobState* state, State());
+  return Sha256Hex(EncodeCheckpoint(layout_, *state));
+}
+
+absl::StatusOr<AdapterFiles> Trainer::Adapter() {
+  ASSIGN_OR_RETURN(const JobState* state, State());
+  return MakeAdapterFiles(layout_, state->weights,
                           {.base_name = options_.base_name,
                            .base_hash = options_.base_hash,
                            .numerics_class = state_.identity.numerics_class});
@@ -311,6 +326,10 @@ absl::StatusOr<int64_t> Trainer::ReduceIntegers(ExactGradientSum& sum) {
   const Ctx ctx = model_->ctx();
   CallOptions call{.timeout = options_.collective_timeout};
   std::span<int64_t> integers;
+  if (options_.collective->size() == 1) {
+    sum.ReducedAlone();
+    return 0;
+  }
   const bool on_device = options_.collective->memory_space() == MemorySpace::kDevice;
   if (on_device) {
     ASSIGN_OR_RETURN(integers, sum.IntegersOnDevice(ctx));
@@ -359,6 +378,7 @@ absl::Status Trainer::Update(StepMetrics& metrics) {
   const View grad = mean_grad_.Matrix(DType::kF32, 1, layout_.parameters());
   const double clip = ClipCoefficient(metrics.grad_norm, spec_.max_grad_norm);
   if (clip != 1.0) RETURN_IF_ERROR(ops.Scale(ctx, static_cast<float>(clip), grad));
+  behind_ = true;
   RETURN_IF_ERROR(ops.AdamW(ctx,
                             {.learning_rate = metrics.learning_rate,
                              .beta1 = spec_.adamw.beta1,
@@ -367,9 +387,7 @@ absl::Status Trainer::Update(StepMetrics& metrics) {
                              .weight_decay = spec_.adamw.weight_decay,
                              .step = state_.updates},
                             grad, weights_.view(), moment1_.view(), moment2_.view()));
-  RETURN_IF_ERROR(weights_.Pull(ctx));
-  RETURN_IF_ERROR(moment1_.Pull(ctx));
-  return moment2_.Pull(ctx);
+  return ops.device()->Synchronize(ctx);
 }
 
 absl::Status Trainer::Skip() {

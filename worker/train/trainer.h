@@ -107,13 +107,17 @@ class Trainer {
   absl::StatusOr<EvalMetrics> Evaluate();
 
   const LoraLayout& layout() const { return layout_; }
-  const JobState& state() const { return state_; }
+  // Steps done, and what the state belongs to.
+  int64_t step() const { return state_.step; }
+  const JobIdentity& identity() const { return state_.identity; }
+  // The whole state: what the updates left on the device is brought over, which takes time.
+  absl::StatusOr<const JobState*> State();
   // Errors: kFailedPrecondition for a state of another job.
   absl::Status Restore(JobState state);
   // SHA-256 over the state's checkpoint bytes, hex: equal on all ranks.
-  std::string StateHash() const { return Sha256OfState(); }
+  absl::StatusOr<std::string> StateHash();
 
-  AdapterFiles Adapter() const;
+  absl::StatusOr<AdapterFiles> Adapter();
   Llama* model() { return model_.get(); }
   // The adapter as the model takes it, with the state's weights.
   AdapterView DeviceAdapter();
@@ -125,7 +129,6 @@ class Trainer {
   absl::Status Init();
   absl::Status InitDevice();
   absl::Status PushState();
-  std::string Sha256OfState() const;
   absl::StatusOr<std::vector<Batch>> OwnBatches(std::span<const MicroBatch> micro_batches,
                                                 std::span<const RowView> rows) const;
   absl::Status Accumulate(const StepPlan& plan, std::span<const Batch> own,
@@ -154,7 +157,9 @@ class Trainer {
   Buffer norms_;                         // Σ g² of each tensor, f64
   std::unique_ptr<Arena> norm_scratch_;  // of SquaredNorm
   JobState state_;
-  Mirror<float> weights_, moment1_, moment2_;  // of the state's
+  // Of the state's, which are behind after an update until State.
+  Mirror<float> weights_, moment1_, moment2_;
+  bool behind_ = false;
 };
 
 }  // namespace tundra

@@ -80,7 +80,7 @@ TEST_P(AdamWParity, EachOfTwentyLossesIsThePeers) {
   Trainer& trainer = *group.rank(0).trainer;
   TUNDRA_ASSERT_OK_AND_ASSIGN(const LoadedAdapter start,
                               ReadAdapter(dir + "/runs/" + GetParam().run, group.config()));
-  JobState state = trainer.state();
+  JobState state = group.state(0);
   state.weights = start.weights;
   TUNDRA_ASSERT_OK(trainer.Restore(state));
   double loss_error = 0, norm_error = 0;
@@ -204,7 +204,7 @@ TEST_F(Training, MemoryApartFromTheHostsGivesTheSameBytes) {
   TestGroup first(apart);
   TUNDRA_ASSERT_OK(first.Start());
   TUNDRA_ASSERT_OK(first.Run(3));
-  const JobState state = first.rank(0).trainer->state();
+  const JobState state = first.state(0);
   TestGroup second(apart);
   TUNDRA_ASSERT_OK(second.Start());
   TUNDRA_ASSERT_OK(second.OnAll([&](int, TestRank& rank) { return rank.trainer->Restore(state); }));
@@ -218,11 +218,11 @@ TEST_F(Training, OneStepInWarmUpHasTheRateZeroAndLeavesTheWeights) {
   options_.spec.warmup_ratio = 1.0;
   TestGroup group(options_);
   TUNDRA_ASSERT_OK(group.Start());
-  const std::vector<float> before = group.rank(0).trainer->state().weights;
+  const std::vector<float> before = group.state(0).weights;
   TUNDRA_ASSERT_OK_AND_ASSIGN(const auto metrics, group.Run());
   ASSERT_EQ(metrics.size(), 1u);
   EXPECT_EQ(metrics[0].learning_rate, 0);
-  EXPECT_EQ(group.rank(0).trainer->state().weights, before);
+  EXPECT_EQ(group.state(0).weights, before);
   EXPECT_TRUE(group.rank(0).trainer->done());
 }
 
@@ -333,14 +333,13 @@ TEST_F(Training, ResumedFromACheckpointItGivesTheBytesOfAnUndisturbedRun) {
   TestGroup first(With(2, 2));
   TUNDRA_ASSERT_OK(first.Start());
   TUNDRA_ASSERT_OK(first.Run(3));
-  const Trainer& before = *first.rank(1).trainer;
-  const std::string bytes = EncodeCheckpoint(before.layout(), before.state());
+  const std::string bytes = EncodeCheckpoint(first.rank(1).trainer->layout(), first.state(1));
   // Other ranks, another number of them.
   TestGroup second(With(3, 1));
   TUNDRA_ASSERT_OK(second.Start());
   TUNDRA_ASSERT_OK(second.OnAll([&](int, TestRank& rank) -> absl::Status {
     ASSIGN_OR_RETURN(JobState state, DecodeCheckpoint(bytes, "c", rank.trainer->layout(),
-                                                      rank.trainer->state().identity));
+                                                      rank.trainer->identity()));
     return rank.trainer->Restore(std::move(state));
   }));
   TUNDRA_ASSERT_OK_AND_ASSIGN(const auto metrics, second.Run());
@@ -352,12 +351,12 @@ TEST_F(Training, ADeadPeerFailsTheStepAndLeavesTheStateAsItWas) {
   TestGroup group(With(2, 2, true));
   TUNDRA_ASSERT_OK(group.Start());
   TUNDRA_ASSERT_OK(group.Run(2));
-  const std::string before = group.rank(0).trainer->StateHash();
-  EXPECT_EQ(before, group.rank(1).trainer->StateHash());
+  const std::string before = group.StateHash(0);
+  EXPECT_EQ(before, group.StateHash(1));
   group.local().Inject(1, group.rank(1).collective->stats().calls + 7, LocalFault::kDie);
   const absl::Status status = group.Run(1).status();
   EXPECT_THAT(status, StatusIs(absl::StatusCode::kUnavailable, ::testing::_));
-  EXPECT_EQ(group.rank(0).trainer->StateHash(), before);
+  EXPECT_EQ(group.StateHash(0), before);
 }
 
 TEST_F(Training, NonFiniteGradientsAreSkippedAlikeAndEndTheJobAfterTheLimit) {
@@ -365,17 +364,18 @@ TEST_F(Training, NonFiniteGradientsAreSkippedAlikeAndEndTheJobAfterTheLimit) {
   TestGroup group(With(2, 2));
   TUNDRA_ASSERT_OK(group.Start());
   TUNDRA_ASSERT_OK(group.Run(1));
-  TUNDRA_ASSERT_OK(group.OnAll([&](int, TestRank& rank) {
-    JobState state = rank.trainer->state();
+  TUNDRA_ASSERT_OK(group.OnAll([&](int, TestRank& rank) -> absl::Status {
+    ASSIGN_OR_RETURN(const JobState* now, rank.trainer->State());
+    JobState state = *now;
     state.weights.back() = std::numeric_limits<float>::infinity();
     return rank.trainer->Restore(std::move(state));
   }));
-  const std::vector<float> weights = group.rank(0).trainer->state().weights;
+  const std::vector<float> weights = group.state(0).weights;
   TUNDRA_ASSERT_OK_AND_ASSIGN(const auto metrics, group.Run(2));
   EXPECT_TRUE(metrics[0].non_finite);
-  EXPECT_EQ(group.rank(1).trainer->state().non_finite_in_row, 2);
-  EXPECT_EQ(group.rank(1).trainer->state().weights, weights);
-  EXPECT_EQ(group.rank(0).trainer->StateHash(), group.rank(1).trainer->StateHash());
+  EXPECT_EQ(group.state(1).non_finite_in_row, 2);
+  EXPECT_EQ(group.state(1).weights, weights);
+  EXPECT_EQ(group.StateHash(0), group.StateHash(1));
   EXPECT_THAT(group.Run(1), StatusIs(absl::StatusCode::kDataLoss, HasSubstr("diverged")));
 }
 
