@@ -345,29 +345,18 @@ size_t ProfiledOps::LossScratchBytes(int64_t chunk_tokens, const FrozenWeight& w
   return inner_->LossScratchBytes(chunk_tokens, w_VD_forward, w_VD_backward, precision);
 }
 
-absl::Status ProfiledOps::AbsMax(Ctx ctx, ConstView x, Write write, View largest) {
+absl::Status ProfiledOps::AddGradients(Ctx ctx, const Tensors& tensors, ConstView grad,
+                                       ConstView scales_S, View largest_S, View sum) {
   return Timed(ctx, Phase::kExactSums, nullptr,
-               [&] { return inner_->AbsMax(ctx, x, write, largest); });
+               [&] { return inner_->AddGradients(ctx, tensors, grad, scales_S, largest_S, sum); });
 }
 
-absl::Status ProfiledOps::CountNonFinite(Ctx ctx, ConstView x, View count) {
-  return Timed(ctx, Phase::kExactSums, nullptr,
-               [&] { return inner_->CountNonFinite(ctx, x, count); });
-}
-
-absl::Status ProfiledOps::QuantiseAccumulate(Ctx ctx, ConstView grad, double scale, View sum) {
-  return Timed(ctx, Phase::kExactSums, nullptr,
-               [&] { return inner_->QuantiseAccumulate(ctx, grad, scale, sum); });
-}
-
-absl::Status ProfiledOps::Dequantise(Ctx ctx, ConstView sum, double scale, double divisor,
-                                     View grad) {
-  return Timed(ctx, Phase::kExactSums, nullptr,
-               [&] { return inner_->Dequantise(ctx, sum, scale, divisor, grad); });
-}
-
-absl::Status ProfiledOps::SquaredNorm(Ctx ctx, ConstView x, View norm2) {
-  return Timed(ctx, Phase::kOptimizer, nullptr, [&] { return inner_->SquaredNorm(ctx, x, norm2); });
+absl::Status ProfiledOps::MeanGradients(Ctx ctx, const Tensors& tensors, ConstView sum,
+                                        ConstView scales_S, double divisor, View grad,
+                                        View norm2_S) {
+  return Timed(ctx, Phase::kOptimizer, nullptr, [&] {
+    return inner_->MeanGradients(ctx, tensors, sum, scales_S, divisor, grad, norm2_S);
+  });
 }
 
 absl::Status ProfiledOps::Scale(Ctx ctx, float factor, View x) {

@@ -29,6 +29,8 @@ const char* FaultText(Fault fault) {
       return "number of targets that is not the one given, but ";
     case Fault::kTarget:
       return "target outside of the vocabulary, at token ";
+    case Fault::kTensor:
+      return "tensor whose offsets don't rise within the array, tensor ";
     case Fault::kOffsets:
       return "packed row whose offsets don't rise within the tokens, or are longer than "
              "max_length, at row ";

@@ -27,6 +27,7 @@ enum class Fault : uint32_t {
   kTargetCount,
   kTarget,
   kOffsets,
+  kTensor,
 };
 
 // One word that kernels raise to the largest of what they find: the kind of fault above 28

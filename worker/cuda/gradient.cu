@@ -1,92 +1,140 @@
 // What happens to gradients after a backward pass: maxima, exact sums, norm, AdamW. Each
 // formula is that of gradient_cpu.cc, operation by operation, unfused.
+#include <bit>
 #include <cmath>
 
 #include "absl/strings/str_cat.h"
 #include "worker/cuda/kernels.h"
+#include "worker/ops/gradient_checks.h"
 #include "worker/ops/quantise.h"
 
 namespace tundra::cuda {
 namespace {
 
-constexpr uint32_t kAbs = 0x7fffffffu;       // all of a float's bits but its sign
-constexpr uint32_t kInfinity = 0x7f800000u;  // above it is NaN
+constexpr uint32_t kAbs = 0x7fffffffu;  // all of a float's bits but its sign
 
-// Before AbsMaxKernel: 0, or |largest|.
-__global__ void StartMaxKernel(Pointer<uint32_t> largest, bool keep) {
-  if (threadIdx.x == 0) largest[0] = keep ? largest[0] & kAbs : 0u;
+// A block of threads has at most kNormBlock elements of one tensor.
+constexpr int kThreads = 256;
+constexpr int64_t kPerThread = kNormBlock / kThreads;
+
+struct Piece {
+  int tensor = 0;
+  int64_t begin = 0, end = 0;  // in the array; empty for numbers that have no piece
+};
+
+// Tensors as kernels see them: `elements` of the array in all.
+struct TensorTable {
+  Pointer<const int64_t> offsets;
+  int count = 0;
+  int64_t elements = 0;
+
+  // Where tensor s begins in the array, whatever the offsets are.
+  TUNDRA_DEVICE int64_t At(int s) const {
+    const int64_t at = offsets[s] - offsets[0];
+    return at < 0 ? 0 : at > elements ? elements : at;
+  }
+  // Tensor s has the numbers from here on: floor((a + n) / b) + 1 − floor(a / b) >= ceil(n / b),
+  // so that is room enough, and no sum over earlier tensors is needed.
+  TUNDRA_DEVICE int64_t FirstPiece(int s) const { return At(s) / kNormBlock + s; }
+
+  // The piece with a number in [0, NormSlots).
+  TUNDRA_DEVICE Piece PieceAt(int64_t number) const {
+    Piece piece;
+    for (int after = count; after - piece.tensor > 1;) {
+      const int middle = piece.tensor + (after - piece.tensor) / 2;
+      (FirstPiece(middle) <= number ? piece.tensor : after) = middle;
+    }
+    const int64_t last = At(piece.tensor + 1);
+    piece.begin = At(piece.tensor) + (number - FirstPiece(piece.tensor)) * kNormBlock;
+    piece.end = piece.begin + kNormBlock < last ? piece.begin + kNormBlock : last;
+    return piece;
+  }
+};
+
+// One block looks at all offsets.
+TUNDRA_DEVICE void CheckOffsets(const TensorTable& tensors, Pointer<uint32_t> fault) {
+  for (int s = static_cast<int>(threadIdx.x); s < tensors.count; s += kThreads) {
+    const int64_t begin = tensors.offsets[s], end = tensors.offsets[s + 1];
+    if (end < begin || end - tensors.offsets[0] > tensors.elements) {
+      Report(fault, Fault::kTensor, s);
+    }
+  }
 }
 
 // The largest of non-negative floats is the largest of their bits, NaN above all: an integer
 // maximum, which no order of blocks can change.
-__global__ void AbsMaxKernel(Matrix<const uint32_t> x, Pointer<uint32_t> largest) {
+__global__ void __launch_bounds__(kThreads)
+    AddGradientsKernel(TensorTable tensors, Pointer<const float> grad, Pointer<const double> scales,
+                       Pointer<uint32_t> largest, Pointer<int64_t> sum, Pointer<uint32_t> fault) {
   const Pointer<uint32_t> scratch = SharedArray<uint32_t>(0, kWarp);
+  if (blockIdx.x == 0) CheckOffsets(tensors, fault);
+  const Piece piece = tensors.PieceAt(blockIdx.x);
+  if (piece.begin >= piece.end) return;
+  const double scale = scales[piece.tensor];
   uint32_t most = 0;
-  ForEach(x.rows, x.cols, [&](int64_t r, int64_t c) {
-    const uint32_t bits = x(r, c) & kAbs;
+  TUNDRA_UNROLL
+  for (int64_t k = 0; k < kPerThread; ++k) {
+    const int64_t i = piece.begin + k * kThreads + threadIdx.x;
+    if (i >= piece.end) break;
+    const float g = grad[i];
+    const uint32_t bits = std::bit_cast<uint32_t>(g) & kAbs;
     most = bits > most ? bits : most;
-  });
-  most = BlockMax(most, scratch);
-  if (threadIdx.x == 0) AtomicMax(largest, most);
-}
-
-__global__ void CountNonFiniteKernel(Matrix<const uint32_t> x, Pointer<uint64_t> count) {
-  const Pointer<uint32_t> scratch = SharedArray<uint32_t>(0, kWarp);
-  uint32_t found = 0;
-  ForEach(x.rows, x.cols,
-          [&](int64_t r, int64_t c) { found += (x(r, c) & kAbs) >= kInfinity ? 1u : 0u; });
-  found = BlockSum(found, scratch);
-  if (threadIdx.x == 0 && found > 0) AtomicAdd(count, found);
-}
-
-__global__ void QuantiseAccumulateKernel(Matrix<const float> grad, double scale,
-                                         Matrix<int64_t> sum) {
-  ForEach(grad.rows, grad.cols, [&](int64_t r, int64_t c) {
-    sum(r, c) = static_cast<int64_t>(static_cast<uint64_t>(sum(r, c)) +
-                                     static_cast<uint64_t>(Quantize(grad(r, c), scale)));
-  });
-}
-
-__global__ void DequantiseKernel(Matrix<const int64_t> sum, double scale, double divisor,
-                                 Matrix<float> grad) {
-  ForEach(grad.rows, grad.cols, [&](int64_t r, int64_t c) {
-    grad(r, c) = static_cast<float>(static_cast<double>(sum(r, c)) / scale / divisor);
-  });
-}
-
-// The blocks of SquaredNorm, and the sums that one of them has.
-constexpr int64_t kNormBlock = 4096;
-constexpr int kNormLanes = 8;
-constexpr int kNormThreads = 128;
-
-// One thread adds one lane of one block; eight neighbours add up their lanes.
-__global__ void BlockSquaresKernel(Pointer<const float> x, int64_t n, int64_t blocks,
-                                   Pointer<double> sums) {
-  const int64_t thread = int64_t{blockIdx.x} * kNormThreads + threadIdx.x;
-  const int64_t block = thread / kNormLanes, lane = thread % kNormLanes;
-  const int64_t begin = block * kNormBlock;
-  const int64_t end = begin + kNormBlock < n ? begin + kNormBlock : n;
-  double sum = 0;
-  for (int64_t i = begin + lane; i < end; i += kNormLanes) {
-    const double v = x[i];
-    sum += v * v;  // the product of two floats is exact in double
+    if (scale > 0) {
+      sum[i] = static_cast<int64_t>(static_cast<uint64_t>(sum[i]) +
+                                    static_cast<uint64_t>(Quantize(g, scale)));
+    }
   }
-  // ((0+4) + (2+6)) + ((1+5) + (3+7)), in lane 0.
-  sum += ShuffleDown(sum, 4);
-  sum += ShuffleDown(sum, 2);
-  sum += ShuffleDown(sum, 1);
-  if (lane == 0 && block < blocks) sums[block] = sum;
+  most = BlockMax(most, scratch);
+  if (threadIdx.x == 0) AtomicMax(largest + piece.tensor, most);
 }
 
-// total (=|+=) values in order. One warp: a load of 32 numbers, then 32 additions.
-__global__ void SumInOrderKernel(Pointer<const double> values, int64_t n, bool add,
-                                 Pointer<double> total) {
-  double sum = add ? total[0] : 0.0;
+// A block's part of the norm: a thread adds every 256th element, then BlockSum's tree.
+__global__ void __launch_bounds__(kThreads)
+    MeanGradientsKernel(TensorTable tensors, Pointer<const int64_t> sum,
+                        Pointer<const double> scales, double divisor, Pointer<float> grad,
+                        Pointer<double> pieces, Pointer<uint32_t> fault) {
+  const Pointer<double> scratch = SharedArray<double>(0, kWarp);
+  if (blockIdx.x == 0) CheckOffsets(tensors, fault);
+  const Piece piece = tensors.PieceAt(blockIdx.x);
+  if (piece.begin >= piece.end) return;
+  const double scale = scales[piece.tensor];
+  double squares = 0;
+  TUNDRA_UNROLL
+  for (int64_t k = 0; k < kPerThread; ++k) {
+    const int64_t i = piece.begin + k * kThreads + threadIdx.x;
+    if (i >= piece.end) break;
+    const float g =
+        scale > 0 ? static_cast<float>(static_cast<double>(sum[i]) / scale / divisor) : 0.0f;
+    grad[i] = g;
+    squares += static_cast<double>(g) * g;  // the product of two floats is exact in double
+  }
+  squares = BlockSum(squares, scratch);
+  if (threadIdx.x == 0) pieces[blockIdx.x] = squares;
+}
+
+// total (=|+=) values in order, by one warp: a load of 32 numbers, then 32 additions.
+TUNDRA_DEVICE double InOrder(double sum, Pointer<const double> values, int64_t n) {
   for (int64_t first = 0; first < n; first += kWarp) {
     const double mine = first + Lane() < n ? values[first + Lane()] : 0.0;
     const int count = n - first < kWarp ? static_cast<int>(n - first) : kWarp;
     for (int i = 0; i < count; ++i) sum += Shuffle(mine, i);
   }
+  return sum;
+}
+
+// A block of one warp adds up a tensor's pieces.
+__global__ void TensorNormsKernel(TensorTable tensors, Pointer<const double> pieces,
+                                  Pointer<double> norm2) {
+  const int s = static_cast<int>(blockIdx.x);
+  const int64_t n = tensors.At(s + 1) - tensors.At(s);
+  const double sum =
+      InOrder(0.0, pieces + tensors.FirstPiece(s), (n + kNormBlock - 1) / kNormBlock);
+  if (Lane() == 0) norm2[s] = sum;
+}
+
+__global__ void SumInOrderKernel(Pointer<const double> values, int64_t n, bool add,
+                                 Pointer<double> total) {
+  const double sum = InOrder(add ? total[0] : 0.0, values, n);
   if (Lane() == 0) total[0] = sum;
 }
 
@@ -106,69 +154,42 @@ __global__ void AdamWKernel(AdamWScalars s, Matrix<const float> grad, Matrix<flo
   });
 }
 
-constexpr size_t kReduceBytes = kWarp * sizeof(uint32_t);  // of BlockSum and BlockMax
+TensorTable TableOf(const Tensors& tensors, int64_t elements) {
+  return {Input<int64_t>(tensors.offsets).data, tensors.count, elements};
+}
 
 }  // namespace
 
-absl::Status CudaOps::AbsMax(Ctx ctx, ConstView x, Write write, View largest) {
-  RETURN_IF_ERROR(CheckView("x", x, DType::kF32, x.rows, x.cols));
-  RETURN_IF_ERROR(CheckVector("largest", largest, DType::kF32, 1));
+absl::Status CudaOps::AddGradients(Ctx ctx, const Tensors& tensors, ConstView grad,
+                                   ConstView scales_S, View largest_S, View sum) {
+  RETURN_IF_ERROR(CheckTensors(tensors, grad, scales_S, sum));
+  RETURN_IF_ERROR(CheckVector("largest_S", largest_S, DType::kF32, tensors.count));
   ASSIGN_OR_RETURN(const Queue queue, QueueOf(*device_, ctx));
-  if (AllContiguous(x)) x = x.Flat();
-  const Pointer<uint32_t> result = Output<uint32_t>(largest).data;
-  RETURN_IF_ERROR(Launch<StartMaxKernel>(1, kWarp, 0, queue.stream, result, write == Write::kAdd));
-  return Launch<AbsMaxKernel>(ElementGrid(x.rows, x.cols), kElementThreads, kReduceBytes,
-                              queue.stream, Input<uint32_t>(x), result);
+  if (tensors.count == 0) return absl::OkStatus();
+  return Launch<AddGradientsKernel>(static_cast<unsigned>(NormSlots(grad.cols, tensors.count)),
+                                    kThreads, kWarp * sizeof(uint32_t), queue.stream,
+                                    TableOf(tensors, grad.cols), Input<float>(grad).data,
+                                    Input<double>(scales_S).data, Output<uint32_t>(largest_S).data,
+                                    Output<int64_t>(sum).data, queue.fault);
 }
 
-absl::Status CudaOps::CountNonFinite(Ctx ctx, ConstView x, View count) {
-  RETURN_IF_ERROR(CheckView("x", x, DType::kF32, x.rows, x.cols));
-  RETURN_IF_ERROR(CheckVector("count", count, DType::kI64, 1));
+absl::Status CudaOps::MeanGradients(Ctx ctx, const Tensors& tensors, ConstView sum,
+                                    ConstView scales_S, double divisor, View grad, View norm2_S) {
+  RETURN_IF_ERROR(CheckTensors(tensors, grad, scales_S, sum));
+  RETURN_IF_ERROR(CheckVector("norm2_S", norm2_S, DType::kF64, tensors.count));
+  RETURN_IF_ERROR(CheckDivisor(divisor));
   ASSIGN_OR_RETURN(const Queue queue, QueueOf(*device_, ctx));
-  if (AllContiguous(x)) x = x.Flat();
-  RETURN_IF_ERROR(device_->Zero(ctx, count.data, sizeof(int64_t)));
-  return Launch<CountNonFiniteKernel>(ElementGrid(x.rows, x.cols), kElementThreads, kReduceBytes,
-                                      queue.stream, Input<uint32_t>(x),
-                                      Output<uint64_t>(count).data);
-}
-
-absl::Status CudaOps::QuantiseAccumulate(Ctx ctx, ConstView grad, double scale, View sum) {
-  RETURN_IF_ERROR(CheckView("grad", grad, DType::kF32, grad.rows, grad.cols));
-  RETURN_IF_ERROR(CheckView("sum", sum, DType::kI64, grad.rows, grad.cols));
-  ASSIGN_OR_RETURN(const Queue queue, QueueOf(*device_, ctx));
-  if (AllContiguous(grad, sum)) grad = grad.Flat(), sum = sum.Flat();
-  return Launch<QuantiseAccumulateKernel>(ElementGrid(grad.rows, grad.cols), kElementThreads, 0,
-                                          queue.stream, Input<float>(grad), scale,
-                                          Output<int64_t>(sum));
-}
-
-absl::Status CudaOps::Dequantise(Ctx ctx, ConstView sum, double scale, double divisor, View grad) {
-  RETURN_IF_ERROR(CheckView("sum", sum, DType::kI64, grad.rows, grad.cols));
-  RETURN_IF_ERROR(CheckView("grad", grad, DType::kF32, grad.rows, grad.cols));
-  if (!(divisor > 0) || !(scale > 0)) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("scale ", scale, " and divisor ", divisor, " must be positive"));
-  }
-  ASSIGN_OR_RETURN(const Queue queue, QueueOf(*device_, ctx));
-  if (AllContiguous(sum, grad)) sum = sum.Flat(), grad = grad.Flat();
-  return Launch<DequantiseKernel>(ElementGrid(grad.rows, grad.cols), kElementThreads, 0,
-                                  queue.stream, Input<int64_t>(sum), scale, divisor,
-                                  Output<float>(grad));
-}
-
-absl::Status CudaOps::SquaredNorm(Ctx ctx, ConstView x, View norm2) {
-  RETURN_IF_ERROR(CheckView("x", x, DType::kF32, x.rows, x.cols));
-  RETURN_IF_ERROR(CheckVector("norm2", norm2, DType::kF64, 1));
-  if (!x.contiguous()) return absl::InvalidArgumentError("x must be contiguous");
-  ASSIGN_OR_RETURN(const Queue queue, QueueOf(*device_, ctx));
-  const int64_t blocks = (x.size() + kNormBlock - 1) / kNormBlock;
+  if (tensors.count == 0) return absl::OkStatus();
+  const TensorTable table = TableOf(tensors, grad.cols);
+  const int64_t slots = NormSlots(grad.cols, tensors.count);
   ArenaScope scope(ctx.scratch);
-  ASSIGN_OR_RETURN(const View sums, ctx.scratch->Allocate(DType::kF64, 1, blocks));
-  const auto grid = static_cast<unsigned>((blocks * kNormLanes + kNormThreads - 1) / kNormThreads);
-  RETURN_IF_ERROR(Launch<BlockSquaresKernel>(grid, kNormThreads, 0, queue.stream,
-                                             Input<float>(x.Flat()).data, x.size(), blocks,
-                                             Output<double>(sums).data));
-  return SumInOrder(queue, sums, false, norm2);
+  ASSIGN_OR_RETURN(const View pieces, ctx.scratch->Allocate(DType::kF64, 1, slots));
+  RETURN_IF_ERROR(Launch<MeanGradientsKernel>(
+      static_cast<unsigned>(slots), kThreads, kWarp * sizeof(double), queue.stream, table,
+      Input<int64_t>(sum).data, Input<double>(scales_S).data, divisor, Output<float>(grad).data,
+      Output<double>(pieces).data, queue.fault));
+  return Launch<TensorNormsKernel>(static_cast<unsigned>(tensors.count), kWarp, 0, queue.stream,
+                                   table, Input<double>(pieces).data, Output<double>(norm2_S).data);
 }
 
 absl::Status CudaOps::AdamW(Ctx ctx, const AdamWParams& params, ConstView grad, View weight,

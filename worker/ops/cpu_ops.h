@@ -80,11 +80,10 @@ class CpuOps final : public Ops {
   size_t LossScratchBytes(int64_t chunk_tokens, const FrozenWeight& w_VD_forward,
                           const FrozenWeight& w_VD_backward, Precision precision) const override;
 
-  absl::Status AbsMax(Ctx ctx, ConstView x, Write write, View largest) override;
-  absl::Status CountNonFinite(Ctx ctx, ConstView x, View count) override;
-  absl::Status QuantiseAccumulate(Ctx ctx, ConstView grad, double scale, View sum) override;
-  absl::Status Dequantise(Ctx ctx, ConstView sum, double scale, double divisor, View grad) override;
-  absl::Status SquaredNorm(Ctx ctx, ConstView x, View norm2) override;
+  absl::Status AddGradients(Ctx ctx, const Tensors& tensors, ConstView grad, ConstView scales_S,
+                            View largest_S, View sum) override;
+  absl::Status MeanGradients(Ctx ctx, const Tensors& tensors, ConstView sum, ConstView scales_S,
+                             double divisor, View grad, View norm2_S) override;
   absl::Status Scale(Ctx ctx, float factor, View x) override;
   absl::Status AdamW(Ctx ctx, const AdamWParams& params, ConstView grad, View weight, View moment1,
                      View moment2) override;

@@ -9,6 +9,7 @@
 #include "absl/strings/str_cat.h"
 #include "worker/ops/checks.h"
 #include "worker/ops/cpu_ops.h"
+#include "worker/ops/gradient_checks.h"
 #include "worker/ops/parallel.h"
 #include "worker/ops/quantise.h"
 
@@ -30,9 +31,7 @@ void ForElements(int threads, int64_t rows, int64_t cols, const Each& each) {
 
 uint32_t AbsBits(float x) { return std::bit_cast<uint32_t>(x) & 0x7fffffffu; }
 
-// The blocks of SquaredNorm.
-constexpr int64_t kNormBlock = 4096;
-constexpr int kNormLanes = 8;
+constexpr int kNormLanes = 8;  // of a block's sum
 
 double BlockSquares(const float* x, int64_t n) {
   double lanes[kNormLanes] = {};
@@ -47,91 +46,93 @@ double BlockSquares(const float* x, int64_t n) {
          ((lanes[1] + lanes[5]) + (lanes[3] + lanes[7]));
 }
 
-}  // namespace
+absl::Status CheckOffsets(const Tensors& tensors, int64_t elements) {
+  const int64_t* offsets = tensors.offsets.row<int64_t>(0);
+  for (int s = 0; s < tensors.count; ++s) {
+    if (offsets[s + 1] < offsets[s] || offsets[s + 1] - offsets[0] > elements) {
+      return absl::InvalidArgumentError(absl::StrCat("tensor ", s, " lies at [", offsets[s], ", ",
+                                                     offsets[s + 1], ") of ", elements));
+    }
+  }
+  return absl::OkStatus();
+}
+
+struct Span {
+  int64_t begin, size;
+};
+Span SpanOf(const Tensors& tensors, int s) {
+  const int64_t* offsets = tensors.offsets.row<int64_t>(0);
+  return {offsets[s] - offsets[0], offsets[s + 1] - offsets[s]};
+}
 
 // The largest of non-negative floats is the largest of their bits, and NaN is above all: an
 // integer maximum, which no order of threads can change.
-absl::Status CpuOps::AbsMax(Ctx, ConstView x, Write write, View largest) {
-  RETURN_IF_ERROR(CheckView("x", x, DType::kF32, x.rows, x.cols));
-  RETURN_IF_ERROR(CheckVector("largest", largest, DType::kF32, 1));
-  std::atomic<uint32_t> bits = 0;
-  if (write == Write::kAdd) bits = AbsBits(*largest.row<float>(0));
-  ForElements(threads(), x.rows, x.cols, [&](int64_t r, int64_t begin, int64_t end) {
-    const float* row = x.row<float>(r);
+void AddGradient(int threads, const float* grad, int64_t n, double scale, float* largest,
+                 int64_t* sum) {
+  std::atomic<uint32_t> bits = AbsBits(*largest);
+  ParallelRanges(threads, n, kElementGrain, [&](int64_t begin, int64_t end) {
     uint32_t most = 0;
-    for (int64_t i = begin; i < end; ++i) most = std::max(most, AbsBits(row[i]));
+    for (int64_t i = begin; i < end; ++i) most = std::max(most, AbsBits(grad[i]));
+    for (int64_t i = begin; i < end && scale > 0; ++i) {
+      sum[i] = static_cast<int64_t>(static_cast<uint64_t>(sum[i]) +
+                                    static_cast<uint64_t>(Quantize(grad[i], scale)));
+    }
     uint32_t seen = bits.load(std::memory_order_relaxed);
     while (seen < most && !bits.compare_exchange_weak(seen, most, std::memory_order_relaxed)) {
     }
   });
-  *largest.row<float>(0) = bits > 0x7f800000u ? std::numeric_limits<float>::quiet_NaN()
-                                              : std::bit_cast<float>(bits.load());
-  return absl::OkStatus();
+  *largest = bits > 0x7f800000u ? std::numeric_limits<float>::quiet_NaN()
+                                : std::bit_cast<float>(bits.load());
 }
 
-absl::Status CpuOps::CountNonFinite(Ctx, ConstView x, View count) {
-  RETURN_IF_ERROR(CheckView("x", x, DType::kF32, x.rows, x.cols));
-  RETURN_IF_ERROR(CheckVector("count", count, DType::kI64, 1));
-  std::atomic<int64_t> found = 0;
-  ForElements(threads(), x.rows, x.cols, [&](int64_t r, int64_t begin, int64_t end) {
-    const float* row = x.row<float>(r);
-    int64_t here = 0;
-    for (int64_t i = begin; i < end; ++i) here += AbsBits(row[i]) >= 0x7f800000u ? 1 : 0;
-    if (here > 0) found.fetch_add(here, std::memory_order_relaxed);
-  });
-  *count.row<int64_t>(0) = found;
-  return absl::OkStatus();
-}
-
-absl::Status CpuOps::QuantiseAccumulate(Ctx, ConstView grad, double scale, View sum) {
-  RETURN_IF_ERROR(CheckView("grad", grad, DType::kF32, grad.rows, grad.cols));
-  RETURN_IF_ERROR(CheckView("sum", sum, DType::kI64, grad.rows, grad.cols));
-  ForElements(threads(), grad.rows, grad.cols, [&](int64_t r, int64_t begin, int64_t end) {
-    const float* g = grad.row<float>(r);
-    int64_t* s = sum.row<int64_t>(r);
-    for (int64_t i = begin; i < end; ++i) {
-      s[i] = static_cast<int64_t>(static_cast<uint64_t>(s[i]) +
-                                  static_cast<uint64_t>(Quantize(g[i], scale)));
-    }
-  });
-  return absl::OkStatus();
-}
-
-absl::Status CpuOps::Dequantise(Ctx, ConstView sum, double scale, double divisor, View grad) {
-  RETURN_IF_ERROR(CheckView("sum", sum, DType::kI64, grad.rows, grad.cols));
-  RETURN_IF_ERROR(CheckView("grad", grad, DType::kF32, grad.rows, grad.cols));
-  if (!(divisor > 0) || !(scale > 0)) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("scale ", scale, " and divisor ", divisor, " must be positive"));
-  }
-  ForElements(threads(), grad.rows, grad.cols, [&](int64_t r, int64_t begin, int64_t end) {
-    const int64_t* s = sum.row<int64_t>(r);
-    float* g = grad.row<float>(r);
-    for (int64_t i = begin; i < end; ++i) {
-      g[i] = static_cast<float>(static_cast<double>(s[i]) / scale / divisor);
-    }
-  });
-  return absl::OkStatus();
-}
-
-absl::Status CpuOps::SquaredNorm(Ctx ctx, ConstView x, View norm2) {
-  RETURN_IF_ERROR(CheckView("x", x, DType::kF32, x.rows, x.cols));
-  RETURN_IF_ERROR(CheckVector("norm2", norm2, DType::kF64, 1));
-  if (!x.contiguous()) return absl::InvalidArgumentError("x must be contiguous");
-  const int64_t n = x.size();
-  const int64_t blocks = (n + kNormBlock - 1) / kNormBlock;
-  ArenaScope scope(ctx.scratch);
-  ASSIGN_OR_RETURN(const View sums, ctx.scratch->Allocate(DType::kF64, 1, blocks));
-  double* sum = sums.row<double>(0);
-  const float* values = x.row<float>(0);
-  ParallelRanges(threads(), blocks, kElementGrain / kNormBlock, [&](int64_t begin, int64_t end) {
+// Returns the squared norm. `blocks` has room for the sums of all blocks.
+double MeanGradient(int threads, const int64_t* sum, int64_t n, double scale, double divisor,
+                    float* grad, double* blocks) {
+  const int64_t count = (n + kNormBlock - 1) / kNormBlock;
+  ParallelRanges(threads, count, kElementGrain / kNormBlock, [&](int64_t begin, int64_t end) {
     for (int64_t b = begin; b < end; ++b) {
-      sum[b] = BlockSquares(values + b * kNormBlock, std::min(kNormBlock, n - b * kNormBlock));
+      const int64_t first = b * kNormBlock, last = std::min(first + kNormBlock, n);
+      for (int64_t i = first; i < last; ++i) {
+        grad[i] = scale > 0 ? static_cast<float>(static_cast<double>(sum[i]) / scale / divisor) : 0;
+      }
+      blocks[b] = BlockSquares(grad + first, last - first);
     }
   });
   double total = 0;
-  for (int64_t b = 0; b < blocks; ++b) total += sum[b];
-  *norm2.row<double>(0) = total;
+  for (int64_t b = 0; b < count; ++b) total += blocks[b];
+  return total;
+}
+
+}  // namespace
+
+absl::Status CpuOps::AddGradients(Ctx, const Tensors& tensors, ConstView grad, ConstView scales_S,
+                                  View largest_S, View sum) {
+  RETURN_IF_ERROR(CheckTensors(tensors, grad, scales_S, sum));
+  RETURN_IF_ERROR(CheckVector("largest_S", largest_S, DType::kF32, tensors.count));
+  RETURN_IF_ERROR(CheckOffsets(tensors, grad.cols));
+  for (int s = 0; s < tensors.count; ++s) {
+    const Span part = SpanOf(tensors, s);
+    AddGradient(threads(), grad.row<float>(0) + part.begin, part.size, scales_S.row<double>(0)[s],
+                largest_S.row<float>(0) + s, sum.row<int64_t>(0) + part.begin);
+  }
+  return absl::OkStatus();
+}
+
+absl::Status CpuOps::MeanGradients(Ctx ctx, const Tensors& tensors, ConstView sum,
+                                   ConstView scales_S, double divisor, View grad, View norm2_S) {
+  RETURN_IF_ERROR(CheckTensors(tensors, grad, scales_S, sum));
+  RETURN_IF_ERROR(CheckVector("norm2_S", norm2_S, DType::kF64, tensors.count));
+  RETURN_IF_ERROR(CheckDivisor(divisor));
+  RETURN_IF_ERROR(CheckOffsets(tensors, grad.cols));
+  ArenaScope scope(ctx.scratch);
+  ASSIGN_OR_RETURN(const View blocks,
+                   ctx.scratch->Allocate(DType::kF64, 1, NormSlots(grad.cols, tensors.count)));
+  for (int s = 0; s < tensors.count; ++s) {
+    const Span part = SpanOf(tensors, s);
+    norm2_S.row<double>(0)[s] = MeanGradient(
+        threads(), sum.row<int64_t>(0) + part.begin, part.size, scales_S.row<double>(0)[s], divisor,
+        grad.row<float>(0) + part.begin, blocks.row<double>(0));
+  }
   return absl::OkStatus();
 }
 

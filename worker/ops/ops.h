@@ -87,6 +87,21 @@ struct Targets {
   int64_t count = 0;  // of those that are not -1
 };
 
+// Tensors that lie end to end in one array: tensor s has the elements
+// [offsets[s] − offsets[0], offsets[s + 1] − offsets[0]).
+struct Tensors {
+  ConstView offsets;  // i64, count + 1 of them, never falling
+  int count = 0;
+};
+
+// Elements in one piece of a tensor's norm.
+inline constexpr int64_t kNormBlock = 4096;
+// Pieces that tensors of so many elements in all may have, empty ones counted.
+inline int64_t NormSlots(int64_t elements, int count) { return elements / kNormBlock + count + 1; }
+inline size_t MeanScratchBytes(int64_t elements, int count) {
+  return static_cast<size_t>(NormSlots(elements, count)) * sizeof(double) + Arena::kAlignment;
+}
+
 // Names the random numbers of one dropout: the mask of an element is a function of
 // these, the token's (row, position) and the column, whatever was packed beside it.
 struct DropoutKey {
@@ -288,26 +303,23 @@ class Ops {
 
   // ---- gradients and the optimizer ----------------------------------------------------
 
-  // largest (f32, one number) = max |x|, NaN when one is NaN, 0 of none. kAdd: the larger of
-  // that and what largest holds, NaN above all.
-  virtual absl::Status AbsMax(Ctx ctx, ConstView x, Write write, View largest) = 0;
+  // One micro-batch's gradients join the sums, tensor by tensor, for tensor s with
+  // scale = scales_S[s] (f64, a power of two, exact: worker/train/exact_sum.h):
+  //   largest_S[s] (f32) := max(largest_S[s], max |grad|), NaN above all numbers;
+  //   sum (i64) += Quantize(grad, scale) of worker/ops/quantise.h, modulo 2^64.
+  // Beyond ±2^62 it saturates and NaN counts as 0: `largest` tells, and the step is redone or
+  // skipped. With scale 0 only the largest is found.
+  virtual absl::Status AddGradients(Ctx ctx, const Tensors& tensors, ConstView grad,
+                                    ConstView scales_S, View largest_S, View sum) = 0;
 
-  // count (i64, one number) = how many elements are NaN or infinite.
-  virtual absl::Status CountNonFinite(Ctx ctx, ConstView x, View count) = 0;
-
-  // sum (i64) += Quantize(grad, scale) of worker/ops/quantise.h, modulo 2^64. scale is the
-  // power of two 2^(62 − ⌈log2 M⌉ − e), so the product is exact. Beyond ±2^62 it
-  // saturates and NaN counts as 0: AbsMax tells, and the step is redone or skipped.
-  virtual absl::Status QuantiseAccumulate(Ctx ctx, ConstView grad, double scale, View sum) = 0;
-
-  // grad (f32) = float(double(sum) / scale / divisor). divisor > 0: the step's target tokens.
-  virtual absl::Status Dequantise(Ctx ctx, ConstView sum, double scale, double divisor,
-                                  View grad) = 0;
-
-  // norm2 (f64, one number) = Σ x² in double, over the elements in row-major order: blocks
-  // of 4096 in 8 lanes, blocks added in order. x is contiguous.
-  // Scratch: 8 bytes for each block.
-  virtual absl::Status SquaredNorm(Ctx ctx, ConstView x, View norm2) = 0;
+  // The step's gradients from the sums: grad (f32) = float(double(sum) / scale / divisor), zeros
+  // where scale is 0; and norm2_S[s] (f64) = Σ grad² over tensor s in double, in blocks of
+  // kNormBlock elements, each summed in one order, and blocks added in order.
+  // divisor > 0: the step's target tokens.
+  // Scratch: MeanScratchBytes.
+  virtual absl::Status MeanGradients(Ctx ctx, const Tensors& tensors, ConstView sum,
+                                     ConstView scales_S, double divisor, View grad,
+                                     View norm2_S) = 0;
 
   // x := x · factor; f32.
   virtual absl::Status Scale(Ctx ctx, float factor, View x) = 0;

@@ -91,9 +91,10 @@ View Bed::Put(const Mat& a, DType dtype, int64_t gap) {
     std::string row(static_cast<size_t>(a.cols) * DTypeSize(dtype), 0);
     for (int64_t c = 0; c < a.cols; ++c) {
       char* to = row.data() + static_cast<size_t>(c) * DTypeSize(dtype);
-      const auto f = static_cast<float>(a(r, c));
+      const double d = a(r, c);
+      const auto f = static_cast<float>(d);
       const BF16 b = ToBF16(f);
-      const auto i = static_cast<int64_t>(a(r, c));
+      const auto i = static_cast<int64_t>(d);
       switch (dtype) {
         case DType::kF32:
           std::memcpy(to, &f, 4);
@@ -104,8 +105,10 @@ View Bed::Put(const Mat& a, DType dtype, int64_t gap) {
         case DType::kI64:
           std::memcpy(to, &i, 8);
           break;
-        case DType::kI32:
         case DType::kF64:
+          std::memcpy(to, &d, 8);
+          break;
+        case DType::kI32:
           TUNDRA_CHECK(false) << "not needed";
       }
     }
@@ -118,6 +121,13 @@ View Bed::Put(const Mat& a, DType dtype, int64_t gap) {
 View Bed::PutInts(const std::vector<int32_t>& values) {
   const View view = New(DType::kI32, 1, static_cast<int64_t>(values.size()));
   TUNDRA_CHECK(device_->CopyIn(ctx(), view.data, values.data(), values.size() * 4).ok());
+  TUNDRA_CHECK(device_->Synchronize(ctx()).ok());
+  return view;
+}
+
+View Bed::PutLongs(const std::vector<int64_t>& values) {
+  const View view = New(DType::kI64, 1, static_cast<int64_t>(values.size()));
+  TUNDRA_CHECK(device_->CopyIn(ctx(), view.data, values.data(), values.size() * 8).ok());
   TUNDRA_CHECK(device_->Synchronize(ctx()).ok());
   return view;
 }

@@ -68,6 +68,7 @@ class Bed {
   // long; the gaps hold a pattern that Get checks.
   View Put(const Mat& a, DType dtype = DType::kF32, int64_t gap = 0);
   View PutInts(const std::vector<int32_t>& values);
+  View PutLongs(const std::vector<int64_t>& values);
   Targets PutTargets(const std::vector<int32_t>& ids);
   View New(DType dtype, int64_t rows, int64_t cols, int64_t gap = 0);
   Mat Get(ConstView view);

@@ -7,48 +7,56 @@
 namespace tundra::suite {
 namespace {
 
-TEST_P(OpsSuite, AbsMaxAndCountNonFiniteSeeEveryElement) {
-  Bed bed(GetParam(), 2);
-  for (const int64_t at : {0, 5, 16, 776}) {
-    Mat x = Random(1, 7, 111);
-    const View largest = bed.New(DType::kF32, 1, 1), count = bed.New(DType::kI64, 1, 1);
-    const auto run = [&](double value) {
-      x.v[static_cast<size_t>(at)] = value;
-      const View view = bed.Put(x, DType::kF32, 2);
-      EXPECT_TRUE(bed.ops().AbsMax(bed.ctx(), view, Write::kSet, largest).ok());
-      EXPECT_TRUE(bed.ops().CountNonFinite(bed.ctx(), view, count).ok());
-      return std::pair(bed.Get(largest).v[0], bed.Get(count).v[0]);
-    };
-    EXPECT_EQ(run(-77.5), std::pair(77.5, 0.0));
-    EXPECT_EQ(run(-std::numeric_limits<double>::infinity()),
-              std::pair(std::numeric_limits<double>::infinity(), 1.0));
-    const auto [max, found] = run(std::nan(""));
-    EXPECT_TRUE(std::isnan(max));
-    EXPECT_EQ(found, 1);
+// Tensors end to end, with what AddGradients and MeanGradients need of them.
+struct Set {
+  Set(Bed& bed, std::vector<int64_t> sizes, const std::vector<double>& scale, int64_t base = 0) {
+    std::vector<int64_t> offsets = {base};
+    for (const int64_t size : sizes) offsets.push_back(offsets.back() + size);
+    elements = offsets.back() - base;
+    tensors = {bed.PutLongs(offsets), static_cast<int>(sizes.size())};
+    Mat values(1, static_cast<int64_t>(scale.size()));
+    values.v = scale;
+    scales = bed.Put(values, DType::kF64);
+    largest = bed.Put(Mat(1, tensors.count));
+    norm2 = bed.New(DType::kF64, 1, tensors.count);
+    sum = bed.Put(Mat(1, elements), DType::kI64);
+    mean = bed.New(DType::kF32, 1, elements);
   }
-  const View largest = bed.New(DType::kF32, 1, 1);
-  ASSERT_OK(bed.ops().AbsMax(bed.ctx(), bed.Put(Mat(1, 3)), Write::kSet, largest));
-  EXPECT_EQ(bed.Get(largest).v[0], 0);
-}
+  Tensors tensors;
+  int64_t elements = 0;
+  View scales, largest, norm2, sum, mean;
+};
 
-TEST_P(OpsSuite, AMaximumOverSeveralTensorsIsThatOfTheirUnion) {
+TEST_P(OpsSuite, TheLargestGradientOfEachTensorIsFoundWhereverItIs) {
   Bed bed(GetParam(), 2);
   const double inf = std::numeric_limits<double>::infinity();
-  const View largest = bed.New(DType::kF32, 1, 1);
-  const auto add = [&](std::vector<double> values, Write write) {
-    Mat x(1, static_cast<int64_t>(values.size()));
-    x.v = std::move(values);
-    EXPECT_TRUE(bed.ops().AbsMax(bed.ctx(), bed.Put(x), write, largest).ok());
-    return bed.Get(largest).v[0];
-  };
-  EXPECT_EQ(add({1, -3}, Write::kSet), 3);
-  EXPECT_EQ(add({2, -2}, Write::kAdd), 3);
-  EXPECT_EQ(add({-5}, Write::kAdd), 5);
-  EXPECT_EQ(add({-inf}, Write::kAdd), inf);
-  EXPECT_EQ(add({1}, Write::kAdd), inf);
-  EXPECT_TRUE(std::isnan(add({std::nan("")}, Write::kAdd)));
-  EXPECT_TRUE(std::isnan(add({inf}, Write::kAdd))) << "NaN stays";
-  EXPECT_EQ(add({1}, Write::kSet), 1);
+  const std::vector<int64_t> sizes = {1, 0, 300, 9000};
+  for (const int64_t at : {0, 1, 300, 301, 4396, 4397, 9300}) {
+    Set set(bed, sizes, {0, 0, 0, 0}, 17);
+    const size_t tensor = at < 1 ? 0 : at < 301 ? 2 : 3;
+    const auto run = [&](double value) {
+      Mat x(1, set.elements);
+      std::fill(x.v.begin(), x.v.end(), 0.25);
+      x.v[static_cast<size_t>(at)] = value;
+      EXPECT_TRUE(
+          bed.ops()
+              .AddGradients(bed.ctx(), set.tensors, bed.Put(x), set.scales, set.largest, set.sum)
+              .ok());
+      const Mat got = bed.Get(set.largest);
+      for (size_t s = 0; s < 4; ++s) {
+        if (s == tensor) continue;
+        EXPECT_EQ(got.v[s], s == 1 ? 0 : 0.25) << at;
+      }
+      return got.v[tensor];
+    };
+    // Each is the largest so far: they stay.
+    EXPECT_EQ(run(-77.5), 77.5);
+    EXPECT_EQ(run(3), 77.5);
+    EXPECT_EQ(run(-inf), inf);
+    EXPECT_TRUE(std::isnan(run(std::nan(""))));
+    EXPECT_TRUE(std::isnan(run(inf))) << "NaN stays";
+    for (const double q : bed.Get(set.sum).v) ASSERT_EQ(q, 0) << "without an exponent";
+  }
 }
 
 // What training relies on: a tensor in one row, cut at any place, and scalars of any step.
@@ -85,50 +93,83 @@ TEST_P(OpsSuite, ARateOfZeroMovesMomentsAndNotWeights) {
 
 TEST_P(OpsSuite, QuantisedSumsAreExactAndComeBack) {
   Bed bed(GetParam(), 2);
-  const double scale = std::ldexp(1.0, 40);
-  const Mat g1 = Random(1, 30, 70, DType::kF32, 1e-3), g2 = Random(2, 30, 70, DType::kF32, 1e3);
-  Mat want(30, 70);
-  for (size_t i = 0; i < want.v.size(); ++i) {
-    // llrint rounds to nearest even; the sums stay below 2^53, so they are exact here.
-    want.v[i] = static_cast<double>(std::llrint(g1.v[i] * scale) + std::llrint(g2.v[i] * scale));
+  const std::vector<int64_t> sizes = {5000, 1, 12288, 0, 4096, 333};
+  const std::vector<double> scale = {std::ldexp(1.0, 40), std::ldexp(1.0, 20), 0, 1.0,
+                                     std::ldexp(1.0, 35), std::ldexp(1.0, 41)};
+  Set set(bed, sizes, scale);
+  const Mat g1 = Random(1, 1, set.elements, DType::kF32, 1e-3);
+  const Mat g2 = Random(2, 1, set.elements, DType::kF32, 1e2);
+  ASSERT_OK(bed.ops().AddGradients(bed.ctx(), set.tensors, bed.Put(g1), set.scales, set.largest,
+                                   set.sum));
+  ASSERT_OK(bed.ops().AddGradients(bed.ctx(), set.tensors, bed.Put(g2), set.scales, set.largest,
+                                   set.sum));
+  ASSERT_OK(bed.ops().MeanGradients(bed.ctx(), set.tensors, set.sum, set.scales, 7.0, set.mean,
+                                    set.norm2));
+  const Mat sum = bed.Get(set.sum), mean = bed.Get(set.mean), norm2 = bed.Get(set.norm2);
+  size_t i = 0;
+  for (size_t s = 0; s < sizes.size(); ++s) {
+    double squares = 0;
+    for (int64_t k = 0; k < sizes[s]; ++k, ++i) {
+      // llrint rounds to nearest even; the sums stay below 2^53, so they are exact here.
+      const auto want =
+          static_cast<double>(std::llrint(g1.v[i] * scale[s]) + std::llrint(g2.v[i] * scale[s]));
+      ASSERT_EQ(sum.v[i], want) << i;
+      ASSERT_EQ(mean.v[i], scale[s] > 0 ? static_cast<float>(want / scale[s] / 7.0) : 0) << i;
+      squares += mean.v[i] * mean.v[i];
+    }
+    EXPECT_NEAR(norm2.v[s], squares, 1e-13 * squares) << s;
   }
-  const View sum = bed.Put(Mat(30, 70), DType::kI64, 1);
-  ASSERT_OK(bed.ops().QuantiseAccumulate(bed.ctx(), bed.Put(g1), scale, sum));
-  ASSERT_OK(bed.ops().QuantiseAccumulate(bed.ctx(), bed.Put(g2), scale, sum));
-  EXPECT_EQ(bed.Get(sum).v, want.v);
-  const View grad = bed.New(DType::kF32, 30, 70);
-  ASSERT_OK(bed.ops().Dequantise(bed.ctx(), sum, scale, 7.0, grad));
-  const Mat got = bed.Get(grad);
-  for (size_t i = 0; i < got.v.size(); ++i) {
-    ASSERT_EQ(got.v[i], static_cast<float>(want.v[i] / scale / 7.0));
-  }
-  EXPECT_FALSE(bed.ops().Dequantise(bed.ctx(), sum, scale, 0, grad).ok());
+  EXPECT_FALSE(
+      bed.ops()
+          .MeanGradients(bed.ctx(), set.tensors, set.sum, set.scales, 0, set.mean, set.norm2)
+          .ok());
 }
 
 TEST_P(OpsSuite, QuantisingTiesSaturatesAndZeroesNaN) {
   Bed bed(GetParam(), 1);
   Mat g(1, 8);
   g.v = {0.5, 1.5, -0.5, -2.5, 1e30, -1e30, std::nan(""), std::numeric_limits<double>::infinity()};
-  const View sum = bed.Put(Mat(1, 8), DType::kI64);
-  ASSERT_OK(bed.ops().QuantiseAccumulate(bed.ctx(), bed.Put(g), 1.0, sum));
+  Set set(bed, {8}, {1.0});
+  ASSERT_OK(
+      bed.ops().AddGradients(bed.ctx(), set.tensors, bed.Put(g), set.scales, set.largest, set.sum));
   const double limit = std::ldexp(1.0, 62);
-  EXPECT_EQ(bed.Get(sum).v, (std::vector<double>{0, 2, 0, -2, limit, -limit, 0, limit}));
+  EXPECT_EQ(bed.Get(set.sum).v, (std::vector<double>{0, 2, 0, -2, limit, -limit, 0, limit}));
 }
 
-TEST_P(OpsSuite, SquaredNormIsADoubleSumInFixedBlocks) {
-  Bed bed(GetParam(), 2);
-  for (const int64_t n : {1, 7, 4096, 4097, 50000}) {
-    const Mat x = Random(1, 1, n);
-    double want = 0;
-    for (const double v : x.v) want += v * v;
-    const View norm2 = bed.New(DType::kF64, 1, 1);
-    ASSERT_OK(bed.ops().SquaredNorm(bed.ctx(), bed.Put(x), norm2));
-    EXPECT_NEAR(bed.Get(norm2).v[0], want, 1e-13 * want);
+// A tensor's results depend on its own elements alone, not on what lies beside it.
+TEST_P(OpsSuite, ATensorsNormDoesNotDependOnItsNeighbours) {
+  Bed bed(GetParam(), 3);
+  const int64_t n = 10'001;
+  const Mat g = Random(5, 1, n);
+  Mat wide(1, n + 7'777);
+  std::copy(g.v.begin(), g.v.end(), wide.v.begin() + 7'000);
+  Set alone(bed, {n}, {std::ldexp(1.0, 40)});
+  Set among(bed, {6'999, 1, n, 777}, std::vector<double>(4, std::ldexp(1.0, 40)), 123);
+  for (Set* set : {&alone, &among}) {
+    ASSERT_OK(bed.ops().AddGradients(bed.ctx(), set->tensors, bed.Put(set == &alone ? g : wide),
+                                     set->scales, set->largest, set->sum));
+    ASSERT_OK(bed.ops().MeanGradients(bed.ctx(), set->tensors, set->sum, set->scales, 3.0,
+                                      set->mean, set->norm2));
   }
-  EXPECT_FALSE(bed.ops()
-                   .SquaredNorm(bed.ctx(), bed.Put(Random(1, 3, 5), DType::kF32, 1),
-                                bed.New(DType::kF64, 1, 1))
-                   .ok());
+  EXPECT_EQ(bed.Get(alone.norm2).v[0], bed.Get(among.norm2).v[2]);
+}
+
+TEST_P(OpsSuite, TensorsOutsideOfTheArrayAreRefusedAndNothingElseIsTouched) {
+  Bed bed(GetParam(), 1);
+  const Mat g = Random(1, 1, 100);
+  for (const std::vector<int64_t>& offsets :
+       {std::vector<int64_t>{0, 60, 50}, {0, 50, 101}, {0, -5, 100}, {0, 1'000'000, 100}}) {
+    Set set(bed, {50, 50}, {1.0, 1.0});
+    set.tensors.offsets = bed.PutLongs(offsets);
+    EXPECT_EQ(bed.Finished(bed.ops().AddGradients(bed.ctx(), set.tensors, bed.Put(g), set.scales,
+                                                  set.largest, set.sum))
+                  .code(),
+              absl::StatusCode::kInvalidArgument);
+    EXPECT_EQ(bed.Finished(bed.ops().MeanGradients(bed.ctx(), set.tensors, set.sum, set.scales, 1.0,
+                                                   set.mean, set.norm2))
+                  .code(),
+              absl::StatusCode::kInvalidArgument);
+  }
 }
 
 TEST_P(OpsSuite, AdamWFollowsItsFormulaOverSteps) {

@@ -55,9 +55,19 @@ double QuantizeScale(int32_t exponent, int64_t micro_batches) {
 absl::StatusOr<std::unique_ptr<ExactGradientSum>> ExactGradientSum::Create(
     Ops* ops, std::vector<int64_t> tensor_sizes) {
   std::unique_ptr<ExactGradientSum> sum(new ExactGradientSum(ops, tensor_sizes));
-  ASSIGN_OR_RETURN(sum->maxima_mirror_, Mirror<float>::Create(ops->device(), &sum->maxima_));
-  ASSIGN_OR_RETURN(sum->integers_mirror_, Mirror<int64_t>::Create(ops->device(), &sum->integers_));
+  RETURN_IF_ERROR(sum->Init());
   return sum;
+}
+
+absl::Status ExactGradientSum::Init() {
+  Device* device = ops_->device();
+  ASSIGN_OR_RETURN(offsets_mirror_, Mirror<int64_t>::Create(device, &offsets_));
+  ASSIGN_OR_RETURN(scales_mirror_, Mirror<double>::Create(device, &scales_));
+  ASSIGN_OR_RETURN(norms_mirror_, Mirror<double>::Create(device, &norms_));
+  ASSIGN_OR_RETURN(maxima_mirror_, Mirror<float>::Create(device, &maxima_));
+  ASSIGN_OR_RETURN(integers_mirror_, Mirror<int64_t>::Create(device, &integers_));
+  ASSIGN_OR_RETURN(const std::unique_ptr<Stream> stream, device->CreateStream());
+  return offsets_mirror_.Push({stream.get(), nullptr});
 }
 
 ExactGradientSum::ExactGradientSum(Ops* ops, const std::vector<int64_t>& tensor_sizes) : ops_(ops) {
@@ -68,17 +78,16 @@ ExactGradientSum::ExactGradientSum(Ops* ops, const std::vector<int64_t>& tensor_
   }
   used_.assign(tensor_sizes.size(), kUnsetExponent);
   exponents_ = used_;
+  scales_.assign(tensor_sizes.size(), 0.0);
+  norms_.assign(tensor_sizes.size(), 0.0);
   maxima_.assign(tensor_sizes.size() + 1, 0.0f);
   integers_.assign(static_cast<size_t>(offsets_.back() + kScalars), 0);
 }
 
-int64_t ExactGradientSum::size(int tensor) const {
-  TUNDRA_CHECK(tensor >= 0 && tensor < tensors()) << "tensor " << tensor;
-  return offsets_[static_cast<size_t>(tensor) + 1] - offsets_[static_cast<size_t>(tensor)];
-}
-
-View ExactGradientSum::IntegersOf(int tensor) {
-  return integers_mirror_.view(offsets_[static_cast<size_t>(tensor)], size(tensor));
+Tensors ExactGradientSum::TensorsOf(int first, int count) {
+  TUNDRA_CHECK(first >= 0 && count >= 0 && count <= tensors() - first)
+      << "tensors " << first << " to " << first + count;
+  return {offsets_mirror_.view(first, count + 1), count};
 }
 
 absl::Status ExactGradientSum::Begin(Ctx ctx, int64_t micro_batches,
@@ -93,22 +102,25 @@ absl::Status ExactGradientSum::Begin(Ctx ctx, int64_t micro_batches,
   exponents_ = std::move(kept);
   loss_flag_ = 0;
   scalar_sums_.fill(0);
+  // Without an exponent there is only a maximum to find; the step is redone unless that is zero.
+  for (size_t t = 0; t < used_.size(); ++t) {
+    scales_[t] = used_[t] == kUnsetExponent ? 0.0 : QuantizeScale(used_[t], micro_batches);
+  }
+  RETURN_IF_ERROR(scales_mirror_.Push(ctx));
   const View maxima = maxima_mirror_.view(), integers = integers_mirror_.view();
   RETURN_IF_ERROR(ops_->device()->Zero(ctx, maxima.data, maxima.bytes()));
   return ops_->device()->Zero(ctx, integers.data, integers.bytes());
 }
 
-absl::Status ExactGradientSum::AddGradient(Ctx ctx, int tensor, ConstView g) {
-  const int64_t elements = size(tensor);
-  TUNDRA_CHECK(g.size() == elements)
-      << "tensor " << tensor << " has " << elements << " elements, its gradient " << g.size();
-  RETURN_IF_ERROR(ops_->AbsMax(ctx, g.Flat(), Write::kAdd, maxima_mirror_.view(tensor, 1)));
-  // Without an exponent there is only a maximum to find; the step is redone unless
-  // that is zero.
-  const int32_t exponent = used_[static_cast<size_t>(tensor)];
-  if (exponent == kUnsetExponent) return absl::OkStatus();
-  return ops_->QuantiseAccumulate(ctx, g.Flat(), QuantizeScale(exponent, micro_batches_),
-                                  IntegersOf(tensor));
+absl::Status ExactGradientSum::AddGradients(Ctx ctx, int first, int count, ConstView g) {
+  const Tensors part = TensorsOf(first, count);
+  const int64_t begin = offsets_[static_cast<size_t>(first)];
+  const int64_t elements = offsets_[static_cast<size_t>(first + count)] - begin;
+  TUNDRA_CHECK(g.size() == elements) << count << " tensors from " << first << " on have "
+                                     << elements << " elements, not " << g.size();
+  return ops_->AddGradients(ctx, part, g.Flat(), scales_mirror_.view(first, count),
+                            maxima_mirror_.view(first, count),
+                            integers_mirror_.view(begin, elements));
 }
 
 void ExactGradientSum::AddScalars(const StepScalars& scalars) {
@@ -180,14 +192,14 @@ StepScalars ExactGradientSum::scalars() const {
           .rows = sums[kRows]};
 }
 
-absl::Status ExactGradientSum::MeanGradient(Ctx ctx, int tensor, double divisor, View mean) {
-  TUNDRA_CHECK(divisor > 0 && mean.size() == size(tensor)) << "divisor " << divisor;
-  const int32_t exponent = used_[static_cast<size_t>(tensor)];
-  if (exponent == kUnsetExponent) {  // nothing but zeros
-    return ops_->device()->Zero(ctx, mean.data, mean.bytes());
-  }
-  return ops_->Dequantise(ctx, IntegersOf(tensor), QuantizeScale(exponent, micro_batches_), divisor,
-                          mean.Flat());
+absl::StatusOr<std::span<const double>> ExactGradientSum::MeanGradients(Ctx ctx, double divisor,
+                                                                        View mean) {
+  TUNDRA_CHECK(divisor > 0 && mean.size() == offsets_.back()) << "divisor " << divisor;
+  RETURN_IF_ERROR(
+      ops_->MeanGradients(ctx, TensorsOf(0, tensors()), integers_mirror_.view(0, offsets_.back()),
+                          scales_mirror_.view(), divisor, mean.Flat(), norms_mirror_.view()));
+  RETURN_IF_ERROR(norms_mirror_.Pull(ctx));
+  return std::span<const double>(norms_);
 }
 
 }  // namespace tundra

@@ -14,15 +14,15 @@
 // A step goes so (all ranks alike):
 //
 //   sum.Begin(M, exponents)
-//   for each own micro-batch: sum.AddGradient(tensor, g) … ; sum.AddScalars(…)
+//   for each own micro-batch: sum.AddGradients(tensors, g) … ; sum.AddScalars(…)
 //   collective.AllReduceMax(sum.Maxima())
 //   sum.Decide():  kNonFinite  skip the step, count it
 //                  kRedo       exponents are set anew: Begin again, same step
 //                  kAccept     collective.AllReduceSum(sum.Integers()), sum.Reduced(),
-//                              sum.MeanGradient(…)
+//                              sum.MeanGradients(…)
 //
-// The work on elements is done by the device (Ops::AbsMax, QuantiseAccumulate,
-// Dequantise); here are the exponents, the scalars and the decision.
+// The work on elements is done by the device (Ops::AddGradients, MeanGradients), for many
+// tensors in one call; here are the exponents, the scalars and the decision.
 //
 // The exponent after a step is ⌈log2 max⌉ + 12 of that step's largest |g| over all
 // ranks. A maximum over 2^e or under 2^(e−24) is redone with the new exponent; a
@@ -90,9 +90,9 @@ class ExactGradientSum {
   // 1 <= micro_batches <= kMaxMicroBatches, counted over all ranks.
   absl::Status Begin(Ctx ctx, int64_t micro_batches, std::span<const int32_t> exponents);
 
-  // Adds one micro-batch's gradient of its summed loss: f32, tensor_sizes[tensor]
-  // elements. Each tensor at most once a micro-batch.
-  absl::Status AddGradient(Ctx ctx, int tensor, ConstView g);
+  // Adds one micro-batch's gradients of its summed loss: those of tensors [first, first + count),
+  // a vector, f32. Each tensor at most once a micro-batch.
+  absl::Status AddGradients(Ctx ctx, int first, int count, ConstView g);
   // Adds one micro-batch's loss and counts. A loss that is not finite, or over
   // 2^(38 − ⌈log2 M⌉) nats, makes the step non-finite.
   void AddScalars(const StepScalars& scalars);
@@ -119,18 +119,21 @@ class ExactGradientSum {
 
   // After one of these.
   StepScalars scalars() const;
-  // mean := Σg / divisor, f32, tensor_sizes[tensor] elements. divisor > 0.
-  absl::Status MeanGradient(Ctx ctx, int tensor, double divisor, View mean);
+  // mean := Σg / divisor, f32, a vector of all tensors' elements, divisor > 0. Returns the
+  // squared norm of each tensor of it. Scratch: MeanScratchBytes of all tensors.
+  absl::StatusOr<std::span<const double>> MeanGradients(Ctx ctx, double divisor, View mean);
 
   int tensors() const { return static_cast<int>(offsets_.size()) - 1; }
 
  private:
   ExactGradientSum(Ops* ops, const std::vector<int64_t>& tensor_sizes);
-  int64_t size(int tensor) const;
-  View IntegersOf(int tensor);
+  absl::Status Init();
+  Tensors TensorsOf(int first, int count);
 
   Ops* const ops_;
   std::vector<int64_t> offsets_;  // of each tensor in integers_, and their end
+  std::vector<double> scales_;    // of this pass, one a tensor; 0 without an exponent
+  std::vector<double> norms_;
   int64_t micro_batches_ = 1;
   std::vector<int32_t> used_;       // exponents of this pass
   std::vector<int32_t> exponents_;  // after Decide: of the next pass
@@ -138,6 +141,8 @@ class ExactGradientSum {
   std::array<int64_t, 4> scalar_sums_ = {};
   std::vector<float> maxima_;      // one a tensor, then the loss's
   std::vector<int64_t> integers_;  // every tensor's, then the scalars
+  Mirror<int64_t> offsets_mirror_;
+  Mirror<double> scales_mirror_, norms_mirror_;
   Mirror<float> maxima_mirror_;
   Mirror<int64_t> integers_mirror_;
 };

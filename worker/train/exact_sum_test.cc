@@ -111,14 +111,16 @@ class Sum {
       : device_(*CreateCpuDevice({.threads = threads, .max_isa = ""})),
         ops_(*CreateCpuOps(device_.get())),
         stream_(*device_->CreateStream()),
+        scratch_(std::make_unique<Arena>(*Arena::Create(device_.get(), 1 << 16))),
         sum_(*ExactGradientSum::Create(ops_.get(), std::move(sizes))) {}
 
   void Begin(int64_t micro_batches, std::span<const int32_t> exponents) {
     TUNDRA_EXPECT_OK(sum_->Begin(ctx(), micro_batches, exponents));
   }
   void AddGradient(int tensor, const std::vector<float>& g) {
-    TUNDRA_EXPECT_OK(sum_->AddGradient(
-        ctx(), tensor, ConstView::Vector(g.data(), DType::kF32, static_cast<int64_t>(g.size()))));
+    TUNDRA_EXPECT_OK(sum_->AddGradients(
+        ctx(), tensor, 1,
+        ConstView::Vector(g.data(), DType::kF32, static_cast<int64_t>(g.size()))));
   }
   void AddScalars(const StepScalars& scalars) { sum_->AddScalars(scalars); }
   std::span<float> Maxima() { return *sum_->Maxima(ctx()); }
@@ -129,19 +131,20 @@ class Sum {
     Maxima();
     return sum_->Decide();
   }
-  void MeanGradient(int tensor, double divisor, std::vector<float>& mean) {
-    TUNDRA_EXPECT_OK(sum_->MeanGradient(
-        ctx(), tensor, divisor,
-        View::Vector(mean.data(), DType::kF32, static_cast<int64_t>(mean.size()))));
+  // Of all tensors, end to end.
+  void MeanGradients(double divisor, std::vector<float>& mean) {
+    TUNDRA_EXPECT_OK(sum_->MeanGradients(
+        ctx(), divisor, View::Vector(mean.data(), DType::kF32, static_cast<int64_t>(mean.size()))));
   }
   ExactGradientSum* operator->() { return sum_.get(); }
 
  private:
-  Ctx ctx() { return {stream_.get(), nullptr}; }
+  Ctx ctx() { return {stream_.get(), scratch_.get()}; }
 
   std::unique_ptr<Device> device_;
   std::unique_ptr<Ops> ops_;
   std::unique_ptr<Stream> stream_;
+  std::unique_ptr<Arena> scratch_;
   std::unique_ptr<ExactGradientSum> sum_;
 };
 
@@ -219,11 +222,8 @@ StepResult RunStep(const StepGradients& step, const std::vector<int64_t>& sizes,
   result.exponents = exponents;
   const StepScalars scalars = sums[0]->scalars();
   result.loss = scalars.loss_sum;
-  for (size_t t = 0; t < sizes.size(); ++t) {
-    std::vector<float> mean(static_cast<size_t>(sizes[t]));
-    sums[0].MeanGradient(static_cast<int>(t), static_cast<double>(scalars.target_tokens), mean);
-    result.means.insert(result.means.end(), mean.begin(), mean.end());
-  }
+  result.means.resize(static_cast<size_t>(std::accumulate(sizes.begin(), sizes.end(), 0)));
+  sums[0].MeanGradients(static_cast<double>(scalars.target_tokens), result.means);
   return result;
 }
 
@@ -334,7 +334,7 @@ TEST(ExactGradientSumTest, ExtremeFloatsHaveExponents) {
     sum.AddGradient(0, std::vector<float>{g});
     ASSERT_EQ(sum.Decide(), SumDecision::kAccept);
     std::vector<float> mean(1);
-    sum.MeanGradient(0, 1.0, mean);
+    sum.MeanGradients(1.0, mean);
     EXPECT_EQ(mean[0], g);
   }
 }

@@ -1,5 +1,5 @@
 // Options of AdamW, and gradient clipping as PyTorch defines it. The update itself is the
-// device's: Ops::SquaredNorm, Scale and AdamW.
+// device's: Ops::MeanGradients, Scale and AdamW.
 //
 // reference: torch.optim.AdamW (decoupled weight decay, eps outside the root of
 // the corrected second moment), torch.nn.utils.clip_grad_norm_.

@@ -22,11 +22,6 @@ std::vector<int64_t> TensorSizes(const LoraLayout& layout) {
   return sizes;
 }
 
-// Ops::SquaredNorm's: a double for each block of 4096.
-size_t NormScratchBytes(int64_t elements) {
-  return static_cast<size_t>(elements / 4096 + 1) * sizeof(double) + Arena::kAlignment;
-}
-
 std::vector<int32_t> Lengths(std::span<const RowView> rows) {
   std::vector<int32_t> lengths;
   for (const RowView& row : rows) lengths.push_back(static_cast<int32_t>(row.ids.size()));
@@ -139,10 +134,10 @@ absl::Status Trainer::InitDevice() {
   const std::vector<int64_t> sizes = TensorSizes(layout_);
   ASSIGN_OR_RETURN(sum_, ExactGradientSum::Create(options_.ops, sizes));
   ASSIGN_OR_RETURN(mean_grad_, device->Allocate(state_.weights.size() * sizeof(float)));
-  ASSIGN_OR_RETURN(norms_, device->Allocate(sizes.size() * sizeof(double)));
-  const int64_t largest = *std::max_element(sizes.begin(), sizes.end());
-  ASSIGN_OR_RETURN(Arena scratch, Arena::Create(device, NormScratchBytes(largest)));
-  norm_scratch_ = std::make_unique<Arena>(std::move(scratch));
+  ASSIGN_OR_RETURN(Arena scratch,
+                   Arena::Create(device, MeanScratchBytes(layout_.parameters(),
+                                                          static_cast<int>(sizes.size()))));
+  mean_scratch_ = std::make_unique<Arena>(std::move(scratch));
   ASSIGN_OR_RETURN(weights_, Mirror<float>::Create(device, &state_.weights));
   ASSIGN_OR_RETURN(moment1_, Mirror<float>::Create(device, &state_.moment1));
   ASSIGN_OR_RETURN(moment2_, Mirror<float>::Create(device, &state_.moment2));
@@ -274,14 +269,8 @@ absl::Status Trainer::Accumulate(const StepPlan& plan, std::span<const Batch> ow
                            .layer = 0,
                            .module = 0,
                            .probability = static_cast<float>(spec_.lora.dropout)};
-  const auto sink = [&](int, int first, int count, ConstView grad) -> absl::Status {
-    const int64_t base = layout_.tensors()[static_cast<size_t>(first)].offset;
-    for (int i = first; i < first + count; ++i) {
-      const LoraTensor& tensor = layout_.tensors()[static_cast<size_t>(i)];
-      RETURN_IF_ERROR(
-          sum_->AddGradient(model_->ctx(), i, grad.Cols(tensor.offset - base, tensor.size)));
-    }
-    return absl::OkStatus();
+  const auto sink = [&](int, int first, int count, ConstView grad) {
+    return sum_->AddGradients(model_->ctx(), first, count, grad);
   };
   // As many passes on every rank, since they gather the base together.
   for (int64_t begin = 0; begin < most; begin += per_pass) {
@@ -343,20 +332,9 @@ absl::StatusOr<int64_t> Trainer::ReduceIntegers(ExactGradientSum& sum) {
 }
 
 absl::StatusOr<double> Trainer::MeanGradients(double divisor) {
-  Ops& ops = *options_.ops;
-  const Ctx ctx = model_->ctx();
-  const auto& tensors = layout_.tensors();
-  const View mean = mean_grad_.Matrix(DType::kF32, 1, layout_.parameters());
-  const View norms = norms_.Matrix(DType::kF64, 1, static_cast<int64_t>(tensors.size()));
-  for (size_t i = 0; i < tensors.size(); ++i) {
-    const View part = mean.Cols(tensors[i].offset, tensors[i].size);
-    RETURN_IF_ERROR(sum_->MeanGradient(ctx, static_cast<int>(i), divisor, part));
-    RETURN_IF_ERROR(ops.SquaredNorm({ctx.stream, norm_scratch_.get()}, part,
-                                    norms.Cols(static_cast<int64_t>(i), 1)));
-  }
-  std::vector<double> squares(tensors.size());
-  RETURN_IF_ERROR(ops.device()->CopyOut(ctx, squares.data(), norms.data, norms.bytes()));
-  RETURN_IF_ERROR(ops.device()->Synchronize(ctx));
+  ASSIGN_OR_RETURN(const std::span<const double> squares,
+                   sum_->MeanGradients({model_->ctx().stream, mean_scratch_.get()}, divisor,
+                                       mean_grad_.Matrix(DType::kF32, 1, layout_.parameters())));
   double total = 0;
   for (const double square : squares) total += square;
   return std::sqrt(total);

@@ -154,8 +154,7 @@ class Trainer {
   int64_t warmup_steps_ = 0;
   std::unique_ptr<ExactGradientSum> sum_;
   Buffer mean_grad_;                     // all tensors', f32
-  Buffer norms_;                         // Σ g² of each tensor, f64
-  std::unique_ptr<Arena> norm_scratch_;  // of SquaredNorm
+  std::unique_ptr<Arena> mean_scratch_;  // of MeanGradients
   JobState state_;
   // Of the state's, which are behind after an update until State.
   Mirror<float> weights_, moment1_, moment2_;
