@@ -3,21 +3,17 @@
 // and errors hold here too.
 #pragma once
 
-#include <cstddef>
-
 #include "absl/status/status.h"
 #include "worker/cuda/kernels.h"
+#include "worker/cuda/ragged_attention.h"
 #include "worker/cuda/ragged_library.h"
 #include "worker/ops/ops.h"
 
 namespace tundra::cuda {
 
-// Bytes that either direction needs for the shape's tokens, in any number of rows up to that of
-// the tokens, without the plan's workspace, which comes on top.
-size_t RaggedScratchBytes(const RaggedShape& shape);
-
-// `scratch`: RaggedScratchBytes and the plan's workspace. Offsets that are not as PackedRows
-// says are reported as Fault::kOffsets, and the plan is given others, within the tokens.
+// `scratch`: RaggedScratchBytes (ragged_attention.h) and the plan's workspace. Offsets that are not
+// as PackedRows says are reported as Fault::kOffsets, and the plan is given others, within the
+// tokens.
 absl::Status RaggedForward(const Queue& queue, RaggedPlan& plan, void* scratch,
                            const PackedRows& rows, ConstView q_TH, ConstView k_TG, ConstView v_TG,
                            View out_TH, View lse_TH);

@@ -22,8 +22,30 @@ using Tensor = std::shared_ptr<Attributes>;
 
 // The first with ragged rows, groups of query heads and a workspace that is linear in tokens.
 constexpr size_t kOldestVersion = 90600;
+constexpr char kPlan[] = "a plan for attention (TUNDRA_CUDA_ATTENTION=own does without it)";
 // An environment variable of the frontend's that chooses between algorithms.
 constexpr char kWorkspaceVariable[] = "CUDNN_FRONTEND_ATTN_DP_WORKSPACE_LIMIT";
+
+// NVRTC's version; its code is what runs.
+int compiler_major = 0, compiler_minor = 0;
+
+// Opens NVRTC, with which cuDNN compiles kernels: without it, it would have fewer.
+absl::Status OpenCompiler() {
+  const auto cudart_version = reinterpret_cast<decltype(&::cudnnGetCudartVersion)>(
+      ::dlsym(fe::cudnn_dlhandle, "cudnnGetCudartVersion"));
+  const std::string path =
+      absl::StrCat("libnvrtc.so.", cudart_version == nullptr ? 0 : cudart_version() / 1000);
+  void* library = ::dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL);
+  using Version = int(int*, int*);
+  const auto version =
+      library == nullptr ? nullptr : reinterpret_cast<Version*>(::dlsym(library, "nvrtcVersion"));
+  if (version == nullptr || version(&compiler_major, &compiler_minor) != 0) {
+    return absl::NotFoundError(absl::StrCat("cuDNN: can't use ", path,
+                                            ", which it compiles kernels with; install it "
+                                            "beside cuDNN"));
+  }
+  return absl::OkStatus();
+}
 
 absl::Status Open() {
   const char* path = std::getenv("TUNDRA_CUDNN_LIBRARY");
@@ -43,10 +65,10 @@ absl::Status Open() {
     }
     int device = 0;
     (void)fe::detail::cuda_get_device(&device);  // the frontend opens the CUDA runtime at this
+    return OpenCompiler();
   } catch (const std::exception& error) {
     return absl::NotFoundError(absl::StrCat("cuDNN: ", error.what()));
   }
-  return absl::OkStatus();
 }
 
 // Makes the tensors of one graph.
@@ -149,6 +171,18 @@ void AddBackward(CudnnGraph& graph, const RaggedShape& shape) {
   tensors.Output(dv, CudnnTensor::kDV, false);
 }
 
+// kUnimplemented for a failure that follows from cuDNN's version, the kind of device and the
+// shape, in which all ranks of a numerics class agree.
+absl::Status Supported(fe::error_t error) {
+  if (error.is_good()) return absl::OkStatus();
+  const fe::error_code_t code = error.get_code();
+  if (code == fe::error_code_t::CUDA_API_FAILED || code == fe::error_code_t::HANDLE_ERROR ||
+      code == fe::error_code_t::INVALID_CUDA_DEVICE) {
+    return CudnnStatus(error, kPlan);
+  }
+  return absl::UnimplementedError(error.get_message());
+}
+
 }  // namespace
 
 absl::Status OpenCudnn() {
@@ -157,8 +191,9 @@ absl::Status OpenCudnn() {
 }
 
 std::string CudnnVersion() {
-  std::string version = absl::StrCat("cudnn-", fe::detail::get_backend_version(), "-frontend-",
-                                     CUDNN_FRONTEND_VERSION);
+  std::string version =
+      absl::StrCat("cudnn-", fe::detail::get_backend_version(), "-frontend-",
+                   CUDNN_FRONTEND_VERSION, "-nvrtc-", compiler_major, ".", compiler_minor);
   const char* workspace = std::getenv(kWorkspaceVariable);
   if (workspace != nullptr) absl::StrAppend(&version, "-workspace-", workspace);
   return version;
@@ -169,24 +204,41 @@ absl::Status CudnnStatus(fe::error_t error, const char* what) {
   return absl::InternalError(absl::StrCat(what, ": cuDNN says ", error.get_message()));
 }
 
-// Whatever cuDNN has against a graph follows from its version, the device and the shape, which
-// are all that is asked for; so all ranks of a numerics class decide alike.
-absl::StatusOr<std::shared_ptr<CudnnGraph>> BuildCudnnGraph(
-    Direction direction, const RaggedShape& shape, cudnnHandle_t handle,
-    const std::shared_ptr<const CudnnDevice>& device) {
+absl::StatusOr<std::shared_ptr<CudnnGraph>> MakeCudnnGraph(Direction direction,
+                                                           const RaggedShape& shape,
+                                                           const CudnnTarget& target) {
   try {
     auto graph = std::make_shared<CudnnGraph>();
     graph->set_io_data_type(fe::DataType_t::BFLOAT16)
         .set_intermediate_data_type(fe::DataType_t::FLOAT)
-        .set_compute_data_type(fe::DataType_t::FLOAT);
-    if (device != nullptr) graph->set_device_properties(device);
+        .set_compute_data_type(fe::DataType_t::FLOAT)
+        .set_sm_version(target.compute);
     direction == Direction::kForward ? AddForward(*graph, shape) : AddBackward(*graph, shape);
-    const std::vector<fe::HeurMode_t> modes = {fe::HeurMode_t::A};
-    fe::error_t error = device != nullptr ? graph->build(modes) : graph->build(handle, modes);
-    if (error.is_good()) return graph;
-    return absl::UnimplementedError(error.get_message());
+    if (target.description != nullptr) graph->set_device_properties(target.description);
+    RETURN_IF_ERROR(Supported(graph->validate()));
+    RETURN_IF_ERROR(Supported(target.description != nullptr
+                                  ? graph->build_operation_graph()
+                                  : graph->build_operation_graph(target.handle)));
+    RETURN_IF_ERROR(Supported(graph->create_execution_plans({fe::HeurMode_t::A})));
+    RETURN_IF_ERROR(Supported(graph->check_support()));
+    return graph;
   } catch (const std::exception& error) {
-    return absl::InternalError(absl::StrCat("a plan for attention: cuDNN says ", error.what()));
+    return absl::InternalError(absl::StrCat(kPlan, ": cuDNN says ", error.what()));
+  }
+}
+
+absl::Status BuildCudnnPlan(CudnnGraph& graph) {
+  try {
+    fe::error_t error = graph.build_plans(fe::BuildPlanPolicy_t::HEURISTICS_CHOICE);
+    const std::string message = error.get_message();
+    // What was promised and can't be compiled is a fault of the machine, unless cuDNN says else.
+    if (message.find("NOT_SUPPORTED") != std::string::npos &&
+        message.find("PREREQUISITE_MISSING") == std::string::npos) {
+      return absl::UnimplementedError(message);
+    }
+    return CudnnStatus(error, kPlan);
+  } catch (const std::exception& error) {
+    return absl::InternalError(absl::StrCat(kPlan, ": cuDNN says ", error.what()));
   }
 }
 

@@ -34,23 +34,32 @@ enum class CudnnTensor : int64_t {
 };
 
 using CudnnGraph = cudnn_frontend::graph::Graph;
-using CudnnDevice = cudnn_frontend::DeviceProperties;
+
+// What a graph is built for: a handle's device, or one that is only described.
+struct CudnnTarget {
+  cudnnHandle_t handle = nullptr;
+  std::shared_ptr<const cudnn_frontend::DeviceProperties> description;  // null with a handle
+  int compute = 0;  // 80 for compute capability 8.0
+};
 
 // Opens the library, once; it is never closed. Before anything else of cuDNN. Errors: kNotFound
 // when it, or what it needs, isn't there or is too old. Thread-safe.
 absl::Status OpenCudnn();
 
-// "cudnn-91900-frontend-11900": what bits depend on.
+// "cudnn-91900-frontend-13200-nvrtc-13.0": what bits depend on.
 std::string CudnnVersion();
 
-// What the library or its frontend says of a failure.
+// What the library or its frontend says of a failure, as kInternal.
 absl::Status CudnnStatus(cudnn_frontend::error_t error, const char* what);
 
-// A graph whose plan is built: the first that the library's heuristic names; for the backward a
-// deterministic one. For the handle's device, or for `device`, if that isn't null. May take
-// seconds. Errors: kUnimplemented, with the library's reason, when it can't be had.
-absl::StatusOr<std::shared_ptr<CudnnGraph>> BuildCudnnGraph(
-    Direction direction, const RaggedShape& shape, cudnnHandle_t handle,
-    const std::shared_ptr<const CudnnDevice>& device);
+// A graph that the library has kernels for by its own rules; for the backward deterministic ones.
+// Errors: kUnimplemented, with the library's reason, when it has none, kInternal when CUDA fails.
+absl::StatusOr<std::shared_ptr<CudnnGraph>> MakeCudnnGraph(Direction direction,
+                                                           const RaggedShape& shape,
+                                                           const CudnnTarget& target);
+
+// Builds the graph's plan: of the kernels that the library's heuristic names, the first that can
+// be compiled. Needs a driver; may take seconds. Errors: as MakeCudnnGraph.
+absl::Status BuildCudnnPlan(CudnnGraph& graph);
 
 }  // namespace tundra::cuda

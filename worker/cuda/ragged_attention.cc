@@ -6,7 +6,6 @@
 
 #include "absl/strings/str_cat.h"
 #include "common/status.h"
-#include "worker/cuda/attention_ragged.h"
 
 namespace tundra::cuda {
 namespace {
@@ -49,16 +48,6 @@ RaggedShape RaggedShapeOf(const AttentionParams& params, const PackedRows& rows,
           .rows = PowerOfTwo(rows.num_rows),
           .max_length = PowerOfTwo(std::max<int64_t>(rows.max_length, kLeastTokens)),
           .tokens = RoundedTokens(std::max<int64_t>(tokens, 1))};
-}
-
-// Forward: some sums in f32. Backward: dq in f32, dk and dv of every query head, and, since the
-// deterministic algorithm keeps the gradient of every score in two bytes, room for rows of 4,096.
-size_t RaggedWorkspaceLimit(Direction direction, const RaggedShape& shape) {
-  constexpr size_t kFixed = size_t{1} << 20;
-  constexpr int64_t kScores = 4096;
-  const int64_t each =
-      direction == Direction::kForward ? 4 * shape.dim : 16 * shape.dim + 2 * kScores;
-  return kFixed + static_cast<size_t>(shape.tokens * shape.heads * each);
 }
 
 bool RaggedAttention::Serves(const AttentionParams& params) {

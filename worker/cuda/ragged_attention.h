@@ -35,7 +35,20 @@ absl::StatusOr<std::string> ChooseAttention();
 RaggedShape RaggedShapeOf(const AttentionParams& params, const PackedRows& rows, int64_t tokens);
 
 // The most workspace that a plan is given; a plan that wants more is not used. Linear in tokens.
-size_t RaggedWorkspaceLimit(Direction direction, const RaggedShape& shape);
+// Forward: some sums in f32. Backward: dq in f32, dk and dv of every query head, and, since the
+// deterministic algorithm keeps the gradient of every score in two bytes, room for rows of 4,096.
+inline size_t RaggedWorkspaceLimit(Direction direction, const RaggedShape& shape) {
+  constexpr size_t kFixed = size_t{1} << 20;
+  constexpr int64_t kScores = 4096;
+  const int64_t each =
+      direction == Direction::kForward ? 4 * shape.dim : 16 * shape.dim + 2 * kScores;
+  return kFixed + static_cast<size_t>(shape.tokens * shape.heads * each);
+}
+
+// Bytes that either direction needs for the shape's tokens, in any number of rows up to that of
+// the tokens, without the plan's workspace, which comes on top. Defined beside the
+// layout, in attention_ragged.cu.
+size_t RaggedScratchBytes(const RaggedShape& shape);
 
 // Thread-safe.
 class RaggedAttention {

@@ -74,11 +74,15 @@ class CudnnLibrary final : public RaggedLibrary {
  public:
   static absl::StatusOr<std::unique_ptr<RaggedLibrary>> Create() {
     auto library = std::make_unique<CudnnLibrary>();
-    int device = 0, major = 0;
+    int device = 0, major = 0, minor = 0;
     RETURN_IF_ERROR(cuda::StatusOf(cudaGetDevice(&device), "opening cuDNN"));
     RETURN_IF_ERROR(
         cuda::StatusOf(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device),
                        "opening cuDNN"));
+    RETURN_IF_ERROR(
+        cuda::StatusOf(cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, device),
+                       "opening cuDNN"));
+    library->compute_ = 10 * major + minor;
     // No deterministic backward over ragged rows for compute capabilities 8.x and 12.x.
     library->has_backward_ = major == 9 || major == 10;
     try {
@@ -96,7 +100,8 @@ class CudnnLibrary final : public RaggedLibrary {
                                                        const RaggedShape& shape) override {
     const absl::MutexLock lock(&handle_.mutex);
     ASSIGN_OR_RETURN(std::shared_ptr<CudnnGraph> graph,
-                     BuildCudnnGraph(direction, shape, handle_.cudnn, nullptr));
+                     MakeCudnnGraph(direction, shape, {handle_.cudnn, nullptr, compute_}));
+    RETURN_IF_ERROR(BuildCudnnPlan(*graph));
     int64_t workspace = 0;
     RETURN_IF_ERROR(
         CudnnStatus(graph->get_workspace_size(workspace), "the workspace of attention"));
@@ -105,6 +110,7 @@ class CudnnLibrary final : public RaggedLibrary {
   }
 
  private:
+  int compute_ = 0;
   bool has_backward_ = false;
   Handle handle_;
 };
