@@ -129,7 +129,7 @@ absl::StatusOr<double> RepeatLoraUp(Bed& bed, const ProductShape& shape, absl::D
 
 absl::StatusOr<double> RepeatAttention(Bed& bed, const ProductShape& shape, const ProductUse& use,
                                        absl::Duration each) {
-  RETURN_IF_ERROR(bed.NeedScratch(Floats(shape.t * use.attention.num_heads)));
+  RETURN_IF_ERROR(bed.NeedScratch(bed.ops().AttentionScratchBytes(shape.t, use.attention)));
   PackedRows rows;
   ASSIGN_OR_RETURN(rows.offsets, bed.Upload(use.offsets.data(), DType::kI32, 1,
                                             static_cast<int64_t>(use.offsets.size())));

@@ -1,6 +1,9 @@
+#include <algorithm>
+
 #include "common/status.h"
 #include "worker/cuda/attention.h"
 #include "worker/cuda/attention_kernels.h"
+#include "worker/cuda/attention_ragged.h"
 #include "worker/ops/attention_checks.h"
 
 namespace tundra::cuda {
@@ -28,10 +31,6 @@ size_t ScratchBytes(int64_t tokens, const AttentionParams& params) {
          StatsBytes(tokens, params.num_heads);
 }
 
-// Whether every head of every row begins at a 16-byte boundary.
-bool IsWide(const ConstView& x, int dim) {
-  return reinterpret_cast<uintptr_t>(x.data) % 16 == 0 && x.stride % 4 == 0 && dim % 4 == 0;
-}
 AttentionResult ResultOf(const View& x, int dim) { return {Output<float>(x), IsWide(x, dim)}; }
 
 // Takes scratch memory for packed operands piece by piece.
@@ -42,7 +41,9 @@ class Packer {
       : next_(static_cast<std::byte*>(scratch)),
         tokens_(tokens),
         dim_(dim),
-        padded_dim_(PaddedHeadDim<T>(dim)) {}
+        padded_dim_(PaddedHeadDim<T>(dim)) {
+    items_.tokens = tokens;
+  }
 
   // The packed copy that Launch will make of x.
   Pointer<const T> Add(const ConstView& x, int heads) {
@@ -131,31 +132,49 @@ absl::Status Backward(const Queue& queue, void* scratch, const PackedRows& rows,
 
 }  // namespace
 
-size_t AttentionScratchBytes(int64_t tokens, const AttentionParams& params) {
-  return params.precision == Precision::kBF16 ? ScratchBytes<BF16>(tokens, params)
-                                              : ScratchBytes<float>(tokens, params);
+size_t AttentionScratchBytes(const RaggedAttention* library, int64_t tokens,
+                             const AttentionParams& params) {
+  const size_t own = params.precision == Precision::kBF16 ? ScratchBytes<BF16>(tokens, params)
+                                                          : ScratchBytes<float>(tokens, params);
+  return library == nullptr ? own : std::max(own, library->ScratchBytes(tokens, params));
 }
 
-absl::Status AttentionForward(const Queue& queue, void* scratch, const PackedRows& rows,
-                              const AttentionParams& params, ConstView q_TH, ConstView k_TG,
-                              ConstView v_TG, View out_TH, View lse_TH) {
+absl::Status AttentionForward(const Queue& queue, RaggedAttention* library, void* scratch,
+                              const PackedRows& rows, const AttentionParams& params, ConstView q_TH,
+                              ConstView k_TG, ConstView v_TG, View out_TH, View lse_TH) {
   if (q_TH.rows == 0) return absl::OkStatus();
+  if (library != nullptr) {
+    ASSIGN_OR_RETURN(RaggedPlan * plan,
+                     library->PlanFor(Direction::kForward, params, rows, q_TH.rows));
+    if (plan != nullptr) {
+      return RaggedForward(queue, *plan, scratch, rows, q_TH, k_TG, v_TG, out_TH, lse_TH);
+    }
+  }
   const auto forward = params.precision == Precision::kBF16 ? Forward<BF16> : Forward<float>;
   return forward(queue, scratch, rows, params, q_TH, k_TG, v_TG, out_TH, lse_TH);
 }
 
-absl::Status AttentionBackward(const Queue& queue, void* scratch, const PackedRows& rows,
-                               const AttentionParams& params, ConstView dout_TH, ConstView q_TH,
-                               ConstView k_TG, ConstView v_TG, ConstView out_TH, ConstView lse_TH,
-                               View dq_TH, View dk_TG, View dv_TG) {
+absl::Status AttentionBackward(const Queue& queue, RaggedAttention* library, void* scratch,
+                               const PackedRows& rows, const AttentionParams& params,
+                               ConstView dout_TH, ConstView q_TH, ConstView k_TG, ConstView v_TG,
+                               ConstView out_TH, ConstView lse_TH, View dq_TH, View dk_TG,
+                               View dv_TG) {
   if (q_TH.rows == 0) return absl::OkStatus();
+  if (library != nullptr) {
+    ASSIGN_OR_RETURN(RaggedPlan * plan,
+                     library->PlanFor(Direction::kBackward, params, rows, q_TH.rows));
+    if (plan != nullptr) {
+      return RaggedBackward(queue, *plan, scratch, rows, dout_TH, q_TH, k_TG, v_TG, out_TH, lse_TH,
+                            dq_TH, dk_TG, dv_TG);
+    }
+  }
   const auto backward = params.precision == Precision::kBF16 ? Backward<BF16> : Backward<float>;
   return backward(queue, scratch, rows, params, dout_TH, q_TH, k_TG, v_TG, out_TH, lse_TH, dq_TH,
                   dk_TG, dv_TG);
 }
 
 size_t CudaOps::AttentionScratchBytes(int64_t t, const AttentionParams& params) const {
-  return cuda::AttentionScratchBytes(t, params);
+  return cuda::AttentionScratchBytes(library_attention_.get(), t, params);
 }
 
 absl::Status CudaOps::Attention(Ctx ctx, PackedRows rows, AttentionParams params, ConstView q_TH,
@@ -165,7 +184,8 @@ absl::Status CudaOps::Attention(Ctx ctx, PackedRows rows, AttentionParams params
   ArenaScope scope(ctx.scratch);
   ASSIGN_OR_RETURN(void* scratch,
                    ctx.scratch->AllocateBytes(AttentionScratchBytes(q_TH.rows, params)));
-  return AttentionForward(queue, scratch, rows, params, q_TH, k_TG, v_TG, out_TH, lse_TH);
+  return AttentionForward(queue, library_attention_.get(), scratch, rows, params, q_TH, k_TG, v_TG,
+                          out_TH, lse_TH);
 }
 
 absl::Status CudaOps::AttentionBackward(Ctx ctx, PackedRows rows, AttentionParams params,
@@ -178,8 +198,8 @@ absl::Status CudaOps::AttentionBackward(Ctx ctx, PackedRows rows, AttentionParam
   ArenaScope scope(ctx.scratch);
   ASSIGN_OR_RETURN(void* scratch,
                    ctx.scratch->AllocateBytes(AttentionScratchBytes(q_TH.rows, params)));
-  return cuda::AttentionBackward(queue, scratch, rows, params, dout_TH, q_TH, k_TG, v_TG, out_TH,
-                                 lse_TH, dq_TH, dk_TG, dv_TG);
+  return cuda::AttentionBackward(queue, library_attention_.get(), scratch, rows, params, dout_TH,
+                                 q_TH, k_TG, v_TG, out_TH, lse_TH, dq_TH, dk_TG, dv_TG);
 }
 
 }  // namespace tundra::cuda

@@ -1,6 +1,7 @@
 // Causal attention over packed rows on a CUDA device, forward and backward, in blocks on tensor
 // cores: the kernels behind Ops::Attention and Ops::AttentionBackward, where formulas and
-// shapes stand.
+// shapes stand. A library's kernels run instead where there is one for the case:
+// ragged_attention.h and attention_ragged.cu.
 //
 //   attention_pack.cu            operands copied head by head in the type of the products
 //   attention_forward.cu         out and lse; a block has a tile of queries
@@ -20,23 +21,27 @@
 
 #include "absl/status/status.h"
 #include "worker/cuda/kernels.h"
+#include "worker/cuda/ragged_attention.h"
 #include "worker/ops/ops.h"
 
 namespace tundra::cuda {
 
 // Bytes of device memory that either call needs as `scratch`, at a 64-byte boundary.
-size_t AttentionScratchBytes(int64_t tokens, const AttentionParams& params);
+size_t AttentionScratchBytes(const RaggedAttention* library, int64_t tokens,
+                             const AttentionParams& params);
 
-// Puts the work on the queue. Shapes have been checked (worker/ops/attention_checks.h).
+// Puts the work on the queue. `library` may be null: then the own kernels do everything.
+// Shapes have been checked (worker/ops/attention_checks.h).
 // Offsets that are not as PackedRows says are reported as Fault::kOffsets; results are
 // unspecified then, but no other memory is touched.
-// Errors: kInternal when a launch is refused.
-absl::Status AttentionForward(const Queue& queue, void* scratch, const PackedRows& rows,
-                              const AttentionParams& params, ConstView q_TH, ConstView k_TG,
-                              ConstView v_TG, View out_TH, View lse_TH);
-absl::Status AttentionBackward(const Queue& queue, void* scratch, const PackedRows& rows,
-                               const AttentionParams& params, ConstView dout_TH, ConstView q_TH,
-                               ConstView k_TG, ConstView v_TG, ConstView out_TH, ConstView lse_TH,
-                               View dq_TH, View dk_TG, View dv_TG);
+// Errors: kInternal when a launch is refused or the library fails.
+absl::Status AttentionForward(const Queue& queue, RaggedAttention* library, void* scratch,
+                              const PackedRows& rows, const AttentionParams& params, ConstView q_TH,
+                              ConstView k_TG, ConstView v_TG, View out_TH, View lse_TH);
+absl::Status AttentionBackward(const Queue& queue, RaggedAttention* library, void* scratch,
+                               const PackedRows& rows, const AttentionParams& params,
+                               ConstView dout_TH, ConstView q_TH, ConstView k_TG, ConstView v_TG,
+                               ConstView out_TH, ConstView lse_TH, View dq_TH, View dk_TG,
+                               View dv_TG);
 
 }  // namespace tundra::cuda

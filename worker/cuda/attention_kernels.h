@@ -39,7 +39,13 @@ struct AttentionResult {
   bool wide = false;  // every head of every row begins at a 16-byte boundary
 };
 
-// One operand to pack: f32 [tokens, heads · dim] -> T [heads][tokens][padded_dim].
+// Whether every head of every row begins at a 16-byte boundary.
+inline bool IsWide(const ConstView& x, int dim) {
+  return reinterpret_cast<uintptr_t>(x.data) % 16 == 0 && x.stride % 4 == 0 && dim % 4 == 0;
+}
+
+// One operand to pack: f32 [rows, heads · dim] -> T [heads][tokens][padded_dim], or
+// [tokens][heads][padded_dim]. Tokens from `rows` on become zeros.
 template <typename T>
 struct PackItem {
   Matrix<const float> from;
@@ -47,11 +53,13 @@ struct PackItem {
   int heads = 0;
   bool wide = false;  // as in AttentionResult
 };
-inline constexpr int kMaxPackItems = 4;
+inline constexpr int kMaxPackItems = 5;
 template <typename T>
 struct PackItems {
   PackItem<T> item[kMaxPackItems];
   int count = 0;
+  int64_t tokens = 0;
+  bool by_token = false;  // the order [tokens][heads]
 };
 
 // Each launches on `stream`. Defined for T = BF16 and float, and every padded size of head

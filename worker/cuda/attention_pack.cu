@@ -41,28 +41,31 @@ __global__ void __launch_bounds__(kThreads)
   constexpr int kElements = 16 / static_cast<int>(sizeof(T));
   const PackItem<T>& item = items.item[blockIdx.y];
   const int64_t token = blockIdx.x, tokens = gridDim.x;
-  if (blockIdx.x == 0 && blockIdx.y == 0) CheckRows(rows, tokens);
+  if (blockIdx.x == 0 && blockIdx.y == 0) CheckRows(rows, item.from.rows);
+  const bool there = token < item.from.rows;
+  const int columns = there ? dim : 0;  // of a head, to be copied
   const int chunks = padded_dim / kElements;
   for (int i = static_cast<int>(threadIdx.x); i < item.heads * chunks; i += kThreads) {
     const int head = i / chunks, chunk = i % chunks;
     const int64_t first = static_cast<int64_t>(head) * dim;
-    const Pointer<const float> row = item.from.row(token);
+    const Pointer<const float> row = item.from.row(there ? token : 0);
     float x[kElements];
     TUNDRA_UNROLL
     for (int j = 0; j < kElements; j += 4) {
       const int column = chunk * kElements + j;
       Float4 four{0, 0, 0, 0};
-      if (item.wide && column < dim) {
+      if (item.wide && column < columns) {
         four = Load4(row + (first + column));
       } else if (!item.wide) {
-        if (column < dim) four.x = row[first + column];
-        if (column + 1 < dim) four.y = row[first + column + 1];
-        if (column + 2 < dim) four.z = row[first + column + 2];
-        if (column + 3 < dim) four.w = row[first + column + 3];
+        if (column < columns) four.x = row[first + column];
+        if (column + 1 < columns) four.y = row[first + column + 1];
+        if (column + 2 < columns) four.z = row[first + column + 2];
+        if (column + 3 < columns) four.w = row[first + column + 3];
       }
       x[j] = four.x, x[j + 1] = four.y, x[j + 2] = four.z, x[j + 3] = four.w;
     }
-    Store4(item.to + ((head * tokens + token) * chunks + chunk) * 4, Narrowed(x));
+    const int64_t place = items.by_token ? token * item.heads + head : head * tokens + token;
+    Store4(item.to + (place * chunks + chunk) * 4, Narrowed(x));
   }
 }
 
@@ -93,8 +96,7 @@ absl::Status LaunchPack(const Queue& queue, const PackedRows& rows, const PackIt
                         int dim, int padded_dim) {
   const RowsToCheck check{Input<int32_t>(rows.offsets).data, rows.num_rows, rows.max_length,
                           queue.fault};
-  const dim3 grid(static_cast<unsigned>(items.item[0].from.rows),
-                  static_cast<unsigned>(items.count));
+  const dim3 grid(static_cast<unsigned>(items.tokens), static_cast<unsigned>(items.count));
   return Launch<AttentionPackKernel<T>>(grid, dim3(kThreads), 0, queue.stream, check, items, dim,
                                         padded_dim);
 }

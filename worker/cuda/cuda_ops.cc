@@ -11,7 +11,13 @@ absl::StatusOr<std::unique_ptr<Ops>> CreateCudaOps(Device* device) {
   auto* cuda = static_cast<CudaDevice*>(device);
   RETURN_IF_ERROR(cuda->MakeCurrent());
   ASSIGN_OR_RETURN(std::unique_ptr<Products> products, CreateProducts());
-  return std::unique_ptr<Ops>(std::make_unique<CudaOps>(cuda, std::move(products)));
+  std::unique_ptr<RaggedAttention> attention;
+  if (!cuda->attention_library().empty()) {
+    ASSIGN_OR_RETURN(std::unique_ptr<RaggedLibrary> library, OpenRaggedLibrary());
+    attention = std::make_unique<RaggedAttention>(std::move(library));
+  }
+  return std::unique_ptr<Ops>(
+      std::make_unique<CudaOps>(cuda, std::move(products), std::move(attention)));
 }
 
 }  // namespace tundra::cuda

@@ -7,6 +7,7 @@
 #include "absl/status/statusor.h"
 #include "worker/cuda/device_cuda.h"
 #include "worker/cuda/products.h"
+#include "worker/cuda/ragged_attention.h"
 #include "worker/ops/ops.h"
 
 namespace tundra::cuda {
@@ -16,8 +17,12 @@ inline constexpr size_t kWorkspaceBytes = kProductWorkspace;
 
 class CudaOps final : public Ops {
  public:
-  CudaOps(CudaDevice* device, std::unique_ptr<Products> products)
-      : device_(device), products_(std::move(products)) {}
+  // `library_attention` may be null.
+  CudaOps(CudaDevice* device, std::unique_ptr<Products> products,
+          std::unique_ptr<RaggedAttention> library_attention)
+      : device_(device),
+        products_(std::move(products)),
+        library_attention_(std::move(library_attention)) {}
 
   Device* device() const override { return device_; }
   size_t workspace_bytes() const override { return kWorkspaceBytes; }
@@ -93,6 +98,7 @@ class CudaOps final : public Ops {
 
   CudaDevice* device_;
   std::unique_ptr<Products> products_;
+  std::unique_ptr<RaggedAttention> library_attention_;
 };
 
 // `device` must be a CUDA device and outlive them.

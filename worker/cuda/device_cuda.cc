@@ -7,6 +7,7 @@
 #include "absl/strings/str_replace.h"
 #include "common/status.h"
 #include "worker/cuda/products.h"
+#include "worker/cuda/ragged_attention.h"
 
 namespace tundra::cuda {
 namespace {
@@ -204,6 +205,7 @@ absl::StatusOr<std::unique_ptr<Device>> CudaDevice::Create(int ordinal) {
                      properties.major, ".", properties.minor, "; 8.0 (Ampere) or newer is needed"));
   }
   RETURN_IF_ERROR(device->MakeCurrent());
+  ASSIGN_OR_RETURN(device->attention_library_, ChooseAttention());
   return std::unique_ptr<Device>(std::move(device));
 }
 
@@ -222,7 +224,8 @@ std::string CudaDevice::name() const { return absl::StrCat(model_, " (cuda:", or
 std::string CudaDevice::numerics_class() const {
   const std::string model = absl::StrReplaceAll(model_, {{" ", "-"}, {"/", "-"}});
   return absl::StrCat("cuda/", model, "/", multiprocessors_, "-sm/engine-", kEngineNumericsVersion,
-                      "/", ProductsVersion());
+                      "/", ProductsVersion(), attention_library_.empty() ? "" : "/",
+                      attention_library_);
 }
 
 size_t CudaDevice::available_bytes() const {

@@ -104,10 +104,13 @@ class CudaStream final : public Stream {
 
 class CudaDevice final : public Device {
  public:
-  // kNotFound when there is no such device, kFailedPrecondition when it is too old.
+  // kNotFound when there is no such device, kFailedPrecondition when it is too old; and the
+  // errors of ChooseAttention.
   static absl::StatusOr<std::unique_ptr<Device>> Create(int ordinal);
 
   int ordinal() const { return ordinal_; }
+  // What ChooseAttention said when the device was made.
+  const std::string& attention_library() const { return attention_library_; }
   // Makes the device the calling thread's: before any call of the runtime.
   absl::Status MakeCurrent() const;
 
@@ -137,6 +140,7 @@ class CudaDevice final : public Device {
   std::string model_;
   int multiprocessors_;
   int compute_;  // 80 for compute capability 8.0
+  std::string attention_library_;
 };
 
 }  // namespace tundra::cuda
