@@ -20,7 +20,7 @@
 #define TUNDRA_DEVICE inline
 #define TUNDRA_BOTH inline
 #define TUNDRA_UNROLL
-#define TUNDRA_UNROLL_EIGHT
+#define TUNDRA_UNROLL_BY(n)
 
 namespace tundra::cuda {
 

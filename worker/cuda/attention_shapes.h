@@ -28,7 +28,9 @@ struct ForwardShape {
   static constexpr int kRowBlocks = kFullPrecision<T> || kDim > 128 ? 1 : 2;
   static constexpr int kThreads = kWarps * kWarp;
   static constexpr int kQueries = kWarps * 16 * kRowBlocks;
-  static constexpr int kKeys = kFullPrecision<T> ? 32 : 64;
+  // Half as many scores where the sums leave no registers for more.
+  static constexpr bool kManySums = kFullPrecision<T> ? kDim > 128 : kRowBlocks == 2 && kDim > 64;
+  static constexpr int kKeys = (kFullPrecision<T> ? 32 : 64) / (kManySums ? 2 : 1);
   static constexpr size_t kSharedBytes = kRowBytes<T, kDim> * (kQueries + 2 * kKeys);
   static_assert(kSharedBytes <= kMaxSharedBytes);
 };

@@ -199,7 +199,10 @@ TUNDRA_DEVICE void CopyRows(const Tile<T, kDim>& tile, const Pointer<const T>& r
 template <int kRowBlocks, int kCols, typename T, int kDim>
 TUNDRA_DEVICE void AddRowsTimesRows(const Tile<T, kDim>& a, int row0, const Tile<T, kDim>& b,
                                     Accumulators<kRowBlocks, kCols>& s) {
-  TUNDRA_UNROLL
+  // No sum has a place that depends on k0, so not all steps need unrolling: then the compiler
+  // would bring more factors forward than there are registers. 128 bytes of columns at a time,
+  // after which the places of chunks repeat.
+  TUNDRA_UNROLL_BY(128 / 16 / static_cast<int>(sizeof(T)))
   for (int k0 = 0; k0 < kDim; k0 += 16) {
     FragmentA<T> fa[kRowBlocks];
     TUNDRA_UNROLL

@@ -26,11 +26,13 @@ struct Operands {
 template <int kWidth, bool turned>
 TUNDRA_DEVICE void LoadTile(const Matrix<const float>& from, int64_t k0, int64_t k_end, int64_t i0,
                             int64_t i_end, int threads, Pointer<float> tile) {
-  TUNDRA_UNROLL_EIGHT
+  const int k_left = static_cast<int>(k_end - k0 < kTileK ? k_end - k0 : kTileK);
+  const int i_left = static_cast<int>(i_end - i0 < kWidth ? i_end - i0 : kWidth);
+  TUNDRA_UNROLL_BY(8)
   for (int at = static_cast<int>(threadIdx.x); at < kTileK * kWidth; at += threads) {
     const int k = turned ? at % kTileK : at / kWidth;
     const int i = turned ? at / kTileK : at % kWidth;
-    const bool inside = k0 + k < k_end && i0 + i < i_end;
+    const bool inside = k < k_left && i < i_left;
     float v = 0;
     if (inside) v = turned ? from(i0 + i, k0 + k) : from(k0 + k, i0 + i);
     tile[k * (kWidth + kPad) + i] = v;
@@ -64,7 +66,7 @@ __global__ void __launch_bounds__(GemmThreads<TN>()) GemmKernel(Operands p) {
     LoadTile<kTileM, a_turned>(p.a, k0, k_end, m0, p.m, kThreads, a_tile);
     LoadTile<TN, b_turned>(p.b, k0, k_end, n0, p.n, kThreads, b_tile);
     SyncThreads();
-    TUNDRA_UNROLL_EIGHT
+    TUNDRA_UNROLL_BY(8)
     for (int k = 0; k < kTileK; ++k) {
       const Float4 a4 = Load4(a_tile + (k * (kTileM + kPad) + row));
       const Float4 b4 = Load4(b_tile + (k * (TN + kPad) + col));

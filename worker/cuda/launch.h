@@ -17,8 +17,8 @@
 //
 // The primitives (namespace tundra::cuda; W = all 32 lanes of the warp take part):
 //
-//   TUNDRA_DEVICE marks a function of kernels, TUNDRA_UNROLL a loop to unroll, TUNDRA_UNROLL_EIGHT
-//   one to unroll by 8, where all of it would not fit in registers
+//   TUNDRA_DEVICE marks a function of kernels, TUNDRA_UNROLL a loop to unroll, TUNDRA_UNROLL_BY(n)
+//   one to unroll by n, where all of it would not fit in registers
 //   Launch<kernel>(grid, block, shared_bytes, stream, args…) -> absl::Status
 //   Pointer<T>          p[i], p + n, p - n; Pointer<T> is a Pointer<const T>. .get() is raw
 //   SharedArray<T>(offset_bytes, count) -> Pointer<T>, 16-byte aligned at offset 0

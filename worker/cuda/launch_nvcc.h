@@ -6,7 +6,8 @@
 #define TUNDRA_DEVICE __device__ __forceinline__
 #define TUNDRA_BOTH __host__ __device__ __forceinline__
 #define TUNDRA_UNROLL _Pragma("unroll")
-#define TUNDRA_UNROLL_EIGHT _Pragma("unroll 8")
+#define TUNDRA_PRAGMA(text) _Pragma(#text)
+#define TUNDRA_UNROLL_BY(n) TUNDRA_PRAGMA(unroll(n))
 
 namespace tundra::cuda {
 
