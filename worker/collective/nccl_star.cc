@@ -82,7 +82,10 @@ absl::StatusOr<AddrInfo> Resolve(const std::string& host, int port) {
   hints.ai_family = AF_UNSPEC;
   hints.ai_socktype = SOCK_STREAM;
   addrinfo* found = nullptr;
-  const int rc = ::getaddrinfo(host.c_str(), std::to_string(port).c_str(), &hints, &found);
+  // "[::1]", as an address with a port is written, is the host ::1.
+  const bool bracketed = host.size() > 2 && host.front() == '[' && host.back() == ']';
+  const std::string name = bracketed ? host.substr(1, host.size() - 2) : host;
+  const int rc = ::getaddrinfo(name.c_str(), std::to_string(port).c_str(), &hints, &found);
   if (rc != 0) {
     return absl::UnavailableError(
         absl::StrCat("nccl: no address for host \"", host, "\": ", ::gai_strerror(rc)));
