@@ -98,7 +98,9 @@ absl::StatusOr<Fd> ConnectTo(const std::string& host, int port, NcclDeadline dea
   ASSIGN_OR_RETURN(const AddrInfo info, Resolve(host, port));
   const auto fail = [&](const std::string& why) {
     return absl::UnavailableError(
-        absl::StrCat("nccl: can't connect to rank 0 at ", host, ":", port, ": ", why));
+        absl::StrCat("nccl: can't connect to rank 0 at ", host, ":", port, ": ", why,
+                     "; where ranks are on several machines, each worker needs --collective-host "
+                     "with an address of its own that the others reach"));
   };
   Fd fd(::socket(info->ai_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
   if (!fd.valid()) return fail(ErrnoText());
@@ -221,7 +223,7 @@ absl::StatusOr<NcclAddress> NcclAddress::Decode(const std::string& bytes, size_t
   return address;
 }
 
-absl::StatusOr<Fd> ListenOn(const std::string& host, int* port) {
+absl::StatusOr<Fd> ListenOn(const std::string& host, std::string* number, int* port) {
   ASSIGN_OR_RETURN(const AddrInfo info, Resolve(host, 0));
   sockaddr_storage bound{};
   socklen_t size = sizeof(bound);
@@ -232,6 +234,10 @@ absl::StatusOr<Fd> ListenOn(const std::string& host, int* port) {
     return absl::UnavailableError(absl::StrCat("nccl: can't listen on ", host, ": ", ErrnoText(),
                                                "; name an address that this machine has"));
   }
+  char name[NI_MAXHOST];
+  const int rc = ::getnameinfo(reinterpret_cast<sockaddr*>(&bound), size, name, sizeof(name),
+                               nullptr, 0, NI_NUMERICHOST);
+  *number = rc == 0 ? name : host;
   *port = ntohs(bound.ss_family == AF_INET6 ? reinterpret_cast<sockaddr_in6&>(bound).sin6_port
                                             : reinterpret_cast<sockaddr_in&>(bound).sin_port);
   return fd;
