@@ -125,7 +125,10 @@ absl::StatusOr<std::vector<FoundDevice>> FindGpus(const std::vector<int>& ordina
   const absl::StatusOr<std::string> bytes =
       ReadUntilEnd(read_end.get(), absl::Now() + kProbeTimeout);
   ::kill(child, SIGKILL);
-  ::waitpid(child, nullptr, 0);
+  // A process that a driver holds in the kernel does not die: it is left behind.
+  for (int i = 0; i < 100 && ::waitpid(child, nullptr, WNOHANG) == 0; ++i) {
+    absl::SleepFor(absl::Milliseconds(10));
+  }
   RETURN_IF_ERROR(bytes.status());
   DeviceProbe probe;
   if (bytes->empty() || !probe.ParseFromString(*bytes) ||

@@ -85,6 +85,20 @@ void LocalGroup::MarkLost(Rank& entry, const std::string& error) {
              entry.report.error());
 }
 
+int LocalGroup::OrdinalOf(int device_index) const {
+  const auto index = static_cast<size_t>(device_index);
+  const std::vector<int>& ordinals = options_.device_ordinals;
+  return index < ordinals.size() ? ordinals[index] : device_index;
+}
+
+// A card's memory is its ranks' alone; a machine's is all its ranks'.
+int LocalGroup::MemorySharers(const Rank& entry) const {
+  if (options_.device_kind == "cpu") return static_cast<int>(ranks_.size());
+  return static_cast<int>(std::count_if(ranks_.begin(), ranks_.end(), [&](const auto& other) {
+    return OrdinalOf(other.second.device_index) == OrdinalOf(entry.device_index);
+  }));
+}
+
 void LocalGroup::SendSetup(int rank, Rank& entry) {
   ToRank message;
   RankSetup& setup = *message.mutable_setup();
@@ -97,12 +111,11 @@ void LocalGroup::SendSetup(int rank, Rank& entry) {
   setup.set_base_dir(options_.base_dir);
   setup.set_precision(assignment_.precision());
   setup.set_device_kind(options_.device_kind);
-  const auto index = static_cast<size_t>(entry.device_index);
-  const std::vector<int>& ordinals = options_.device_ordinals;
-  setup.set_device_ordinal(index < ordinals.size() ? ordinals[index] : entry.device_index);
+  setup.set_device_ordinal(OrdinalOf(entry.device_index));
   setup.set_threads(options_.threads_per_rank);
   setup.set_collective(options_.collective);
   setup.set_collective_host(options_.collective_host);
+  setup.set_memory_sharers(MemorySharers(entry));
   setup.set_collective_timeout_ms(absl::ToInt64Milliseconds(options_.collective_timeout));
   std::vector<int> fds;
   if (const auto stored = shards_->find(KeyOf(rank)); stored != shards_->end()) {
@@ -126,15 +139,15 @@ void LocalGroup::SendPeers() {
   }
   const bool all_here =
       fds.size() == static_cast<size_t>(assignment_.shards()) && fds.size() <= Link::kMaxFds;
-  // Every rank of the group must gather alike, so mapping is for groups on one host. GPUs that
-  // have NCCL hold the slices themselves: between them is a faster way than from the host's memory.
-  const bool gather =
-      options_.network_gather || (options_.collective == "nccl" && assignment_.shards() > 1);
+  // Every rank of the group must gather alike, so mapping is for groups on one host.
   bool one_host = true;
   for (const auto& member : assignment_.members()) {
     one_host &= member.worker_id() == options_.worker_id;
   }
-  peers.set_mapped(all_here && one_host && !gather);
+  peers.set_mapped(all_here && one_host && !options_.network_gather);
+  // GPUs that have NCCL hold the slices themselves: between them is a faster way than from the
+  // host's memory.
+  peers.set_prefer_gather(options_.collective == "nccl");
   if (!peers.mapped()) fds.clear();
   for (auto& [rank, entry] : ranks_) {
     entry.last_sign = Clock::System()->Monotonic();

@@ -104,6 +104,8 @@ class LocalGroup {
 
   ShardKey KeyOf(int rank) const;
   void Spawn(int rank, int device_index);
+  int OrdinalOf(int device_index) const;
+  int MemorySharers(const Rank& entry) const;
   void SendSetup(int rank, Rank& entry);
   void SendPeers();
   // Whether a rank owes a sign of life, and how often.

@@ -78,6 +78,7 @@ absl::StatusOr<std::unique_ptr<CollectiveBootstrap>> RankBase::Bootstrap(int ran
 absl::Status RankBase::OpenRendezvous() {
   const int shards = setup_.shards();
   ASSIGN_OR_RETURN(world_bootstrap_, Bootstrap(setup_.rank(), setup_.size(), Channel::kCompute));
+  if (shards == 1) return absl::OkStatus();
   ASSIGN_OR_RETURN(gather_bootstrap_, Bootstrap(setup_.rank() % shards, shards, Channel::kGather));
   return absl::OkStatus();
 }
@@ -85,7 +86,7 @@ absl::Status RankBase::OpenRendezvous() {
 std::string RankBase::rendezvous() const {
   RankRendezvous rendezvous;
   rendezvous.set_world(world_bootstrap_->local_address());
-  rendezvous.set_gather(gather_bootstrap_->local_address());
+  if (gather_bootstrap_ != nullptr) rendezvous.set_gather(gather_bootstrap_->local_address());
   return rendezvous.SerializeAsString();
 }
 
@@ -104,12 +105,14 @@ absl::Status RankBase::Connect(const GroupPeers& peers, std::vector<Fd> shards) 
   ASSIGN_OR_RETURN(world_, world_bootstrap_->Connect(world, timeout()));
   WeightSourceOptions options;
   options.precision = precision();
-  if (peers.mapped()) {
+  const bool mapped =
+      peers.mapped() && (!peers.prefer_gather() || setup_.shards() == 1 || plan_->has_half());
+  if (mapped) {
     for (const Fd& fd : shards) options.shard_fds.push_back(fd.get());
   } else {
     options.shard_fds.push_back(loaded_.has_value() ? loaded_->fd() : given_.get());
   }
-  if (!peers.mapped() && setup_.shards() > 1) {
+  if (!mapped && setup_.shards() > 1) {
     ASSIGN_OR_RETURN(gather_, gather_bootstrap_->Connect(gather, timeout()));
     options.gather = GatherOver(gather_.get(), timeout());
     options.gather_on_device = gather_->memory_space() == MemorySpace::kDevice;

@@ -135,11 +135,10 @@ absl::Status RankLoop::Poll(const std::string& payload) {
 }
 
 absl::StatusOr<uint64_t> RankLoop::AgreeOnBudget() {
-  // Ranks may all be of one machine, and share its memory; a fifth stays free for
-  // what the plan does not count. The least of all, since ranks that gather
-  // together must recompute alike.
+  // What ranks share is divided; a fifth stays free for what the plan does not count. The least
+  // of all, since ranks that gather together must recompute alike.
   const double available = static_cast<double>(base_->device()->available_bytes());
-  std::array<double, 1> values{-0.8 * available / base_->setup().size()};
+  std::array<double, 1> values{-0.8 * available / std::max(1, base_->setup().memory_sharers())};
   RETURN_IF_ERROR(base_->world()->AllReduceMax(std::span<double>(values), OnHost()));
   return static_cast<uint64_t>(std::max(1.0, -values[0]));
 }

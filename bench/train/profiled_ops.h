@@ -103,6 +103,8 @@ class ProfiledOps : public Ops {
   const Profile& profile() const { return profile_; }
 
   Device* device() const override { return device_; }
+  size_t preferred_logits_bytes() const override { return inner_->preferred_logits_bytes(); }
+  bool prepared_serves_both() const override { return inner_->prepared_serves_both(); }
   size_t workspace_bytes() const override { return inner_->workspace_bytes(); }
 
   absl::Status EmbeddingLookup(Ctx ctx, ConstView tokens_T, ConstView table_VD,

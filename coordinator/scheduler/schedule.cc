@@ -50,11 +50,13 @@ bool AnyDraining(const GroupView& group, const DeviceTable& devices) {
   return false;
 }
 
-// Devices for the next epoch of a group: those that are left, then free ones of
-// the same pool. Empty when the job's bounds cannot be met.
+// Devices for the next epoch of a group, in rank order: those that are left keep their places,
+// since their workers hold the slices of these, and free ones of the same pool take the places of
+// those that are gone. Where too few are free the rest moves up. Empty when the job's bounds
+// cannot be met.
 std::vector<GroupMemberRecord> NextMembers(const GroupView& group, const JobView& job,
                                            DeviceTable& devices) {
-  std::vector<GroupMemberRecord> members;
+  std::map<DeviceKey, GroupMemberRecord> left;
   std::vector<PoolDevice> spare;
   const auto pools = devices.Eligible(group.record.base, group.record.numerics_class);
   const auto pool = pools.find({group.record.numerics_class, group.record.build});
@@ -65,25 +67,29 @@ std::vector<GroupMemberRecord> NextMembers(const GroupView& group, const JobView
                                       return DeviceKey{m.worker, m.device} == device.key;
                                     });
     if (member) {
-      members.push_back({device.key.first, device.key.second, device.incarnation});
+      left[device.key] = {device.key.first, device.key.second, device.incarnation};
     } else if (devices.IsFree(device.key) && device.idle_group.empty()) {
       spare.push_back(device);
     }
   }
   const size_t wanted = group.record.members.size();
-  if (members.size() < wanted) {
-    for (const PoolDevice& device : PickDevices(spare, wanted - members.size())) {
-      members.push_back({device.key.first, device.key.second, device.incarnation});
+  const std::vector<PoolDevice> picked =
+      wanted > left.size() ? PickDevices(spare, wanted - left.size()) : std::vector<PoolDevice>();
+  auto next = picked.begin();
+  std::vector<GroupMemberRecord> members;
+  for (const GroupMemberRecord& member : group.record.members) {
+    const auto kept = left.find({member.worker, member.device});
+    if (kept != left.end()) {
+      members.push_back(kept->second);
+    } else if (next != picked.end()) {
+      members.push_back({next->key.first, next->key.second, next->incarnation});
+      ++next;
     }
   }
   const size_t multiple = static_cast<size_t>(std::max(1, job.shards));
   members.resize(members.size() / multiple * multiple);
   if (members.size() < static_cast<size_t>(job.min_devices)) return {};
   for (const GroupMemberRecord& member : members) devices.Take({member.worker, member.device});
-  // Worker by worker, spare ones too.
-  std::sort(members.begin(), members.end(), [](const auto& a, const auto& b) {
-    return DeviceKey{a.worker, a.device} < DeviceKey{b.worker, b.device};
-  });
   return members;
 }
 
@@ -251,7 +257,13 @@ class Scheduler {
     plan.shards = ChooseShards(job.shards, static_cast<int32_t>(plan.members.size()),
                                base == snapshot_.bases.end() ? 0 : base->second.size_bytes,
                                SmallestMemory(plan.members, devices_));
-    plan.members = OrderForShards(plan.members, plan.shards);
+    // Another number of members or slices is another layout; else everyone keeps the own slice.
+    if (plan.members.size() != group.record.members.size() || plan.shards != group.record.shards) {
+      std::sort(plan.members.begin(), plan.members.end(), [](const auto& a, const auto& b) {
+        return DeviceKey{a.worker, a.device} < DeviceKey{b.worker, b.device};
+      });
+      plan.members = OrderForShards(plan.members, plan.shards);
+    }
     decisions_.push_back(ReformGroup{group.record.id, job.id, std::move(plan), trouble.reason});
   }
 

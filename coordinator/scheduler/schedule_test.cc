@@ -223,6 +223,12 @@ TEST(ScheduleTest, ALostWorkerIsReplacedWhereThereIsAnother) {
   ASSERT_EQ(reforms.size(), 1u);
   EXPECT_EQ(reforms[0].plan.members[0].worker.value, "w1");
   EXPECT_EQ(reforms[0].plan.members[1].worker.value, "w3");
+  // Who is left keeps its place, and so its slice of the base.
+  std::swap(group.record.members[0], group.record.members[1]);
+  const auto kept = Only<ReformGroup>(Schedule(World({w1, w2, w3}, {group}, {job}), kNow));
+  EXPECT_EQ(kept[0].plan.members[0].worker.value, "w3");
+  EXPECT_EQ(kept[0].plan.members[1].worker.value, "w1");
+  std::swap(group.record.members[0], group.record.members[1]);
   // Without one, a job that needs two goes back to the queue; one that may do
   // with one goes on.
   const auto back = Schedule(World({w1, w2}, {group}, {job}), kNow);

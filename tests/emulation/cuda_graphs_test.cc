@@ -126,7 +126,8 @@ TEST_F(CudaGraphs, TheOldestGoWhenThereAreTooMany) {
   TUNDRA_ASSERT_OK_AND_ASSIGN(const auto stream, opened.device->CreateStream());
   const Ctx ctx{stream.get(), nullptr};
   TUNDRA_ASSERT_OK_AND_ASSIGN(const Buffer buffer, opened.device->Allocate(4));
-  LayerGraphs graphs(opened.device.get(), 8);
+  LayerGraphs graphs(opened.device.get());
+  graphs.Reserve(8);
   int called = 0;
   const auto work = [&]() -> absl::Status {
     ++called;

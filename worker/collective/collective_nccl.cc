@@ -194,7 +194,6 @@ absl::StatusOr<std::unique_ptr<CollectiveBootstrap>> NewNcclBootstrap(const Nccl
   Fd listener;
   if (options.rank == 0) {
     address.size = options.size;
-    address.host = options.hostname;
     // The system's randomness, not a generator of ours.
     std::random_device random;
     for (char& c : address.secret) c = static_cast<char>(random());
@@ -209,7 +208,8 @@ absl::StatusOr<std::unique_ptr<CollectiveBootstrap>> NewNcclBootstrap(const Nccl
                          "lo for one host"));
       }
     }
-    ASSIGN_OR_RETURN(listener, internal::ListenOn(options.hostname, &address.port));
+    ASSIGN_OR_RETURN(listener,
+                     internal::ListenOn(options.hostname, &address.host, &address.port));
   }
   return std::unique_ptr<CollectiveBootstrap>(
       new NcclBootstrap(options, std::move(address), std::move(listener)));

@@ -1,6 +1,6 @@
 // The few functions of NCCL and of the CUDA runtime that the NCCL collective calls,
 // as a table, so that the same code runs over the real libraries
-// (collective_nccl_cuda.cc) and, in tests, over host memory (nccl_stand_in.cc).
+// (nccl_cuda.cc) and, in tests, over host memory (nccl_stand_in.cc).
 // The types are our own: nothing here needs NVIDIA's headers.
 //
 // Every function of a table may be called from any thread; those that work with a

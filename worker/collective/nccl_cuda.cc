@@ -2,7 +2,11 @@
 
 #include <cuda_runtime_api.h>
 #include <dlfcn.h>
+#include <ifaddrs.h>
 #include <nccl.h>
+#include <netdb.h>
+#include <netinet/in.h>
+#include <sys/socket.h>
 
 #include <cstdlib>
 #include <cstring>
@@ -166,11 +170,40 @@ absl::Status Load() {
   return Find(library, "ncclGetLastError", &nccl.get_last_error);
 }
 
+// The network interface that has the host's address; empty when none is found.
+std::string InterfaceOf(const std::string& host) {
+  addrinfo hints{};
+  hints.ai_socktype = SOCK_STREAM;
+  addrinfo* found = nullptr;
+  if (::getaddrinfo(host.c_str(), nullptr, &hints, &found) != 0) return "";
+  ifaddrs* all = nullptr;
+  std::string name;
+  if (::getifaddrs(&all) == 0) {
+    for (const ifaddrs* one = all; one != nullptr && name.empty(); one = one->ifa_next) {
+      if (one->ifa_addr == nullptr || one->ifa_addr->sa_family != found->ai_family) continue;
+      const bool v4 = found->ai_family == AF_INET;
+      const void* here = v4 ? static_cast<const void*>(
+                                  &reinterpret_cast<const sockaddr_in*>(one->ifa_addr)->sin_addr)
+                            : &reinterpret_cast<const sockaddr_in6*>(one->ifa_addr)->sin6_addr;
+      const void* there = v4 ? static_cast<const void*>(
+                                   &reinterpret_cast<const sockaddr_in*>(found->ai_addr)->sin_addr)
+                             : &reinterpret_cast<const sockaddr_in6*>(found->ai_addr)->sin6_addr;
+      if (std::memcmp(here, there, v4 ? sizeof(in_addr) : sizeof(in6_addr)) == 0) {
+        name = one->ifa_name;
+      }
+    }
+    ::freeifaddrs(all);
+  }
+  ::freeaddrinfo(found);
+  return name;
+}
+
 }  // namespace
 
 absl::StatusOr<const NcclApi*> OpenNccl(const std::string& hostname) {
-  if (hostname == "127.0.0.1" || hostname == "::1" || hostname == "localhost") {
-    ::setenv("NCCL_SOCKET_IFNAME", "=lo", /*overwrite=*/0);
+  // Where the ranks meet is where NCCL is to meet, too, unless the user says otherwise.
+  if (const std::string interface = InterfaceOf(hostname); !interface.empty()) {
+    ::setenv("NCCL_SOCKET_IFNAME", ("=" + interface).c_str(), /*overwrite=*/0);
   }
   static const absl::Status loaded = Load();
   RETURN_IF_ERROR(loaded);

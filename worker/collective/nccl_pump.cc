@@ -183,12 +183,13 @@ void NcclGroup::Drain(int channel, NcclCall& call) {
   const CudaResult result = api_.event_query(lane.event);
   if (result == kCudaNotReady) return;
   absl::Status status = Cuda(result, "work before the call");
-  if (status.ok() && ByStar(call)) {
+  if (status.ok() && ByStar(call) && call.staging.size() < call.bytes) {
+    // What the star carries comes to the host first: the event is the copy's from here on.
     call.staging.resize(call.bytes);
-    if (call.bytes > 0) {
-      status = Cuda(api_.memcpy_async(call.staging.data(), call.data, call.bytes, lane.stream),
-                    "cudaMemcpyAsync to the host");
-    }
+    status = Cuda(api_.memcpy_async(call.staging.data(), call.data, call.bytes, lane.stream),
+                  "cudaMemcpyAsync to the host");
+    if (status.ok()) status = Cuda(api_.event_record(lane.event, lane.stream), "cudaEventRecord");
+    if (status.ok()) return;
   }
   if (!status.ok()) return Fail(status);
   Arrive(channel, call);

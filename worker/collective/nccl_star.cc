@@ -82,7 +82,10 @@ absl::StatusOr<AddrInfo> Resolve(const std::string& host, int port) {
   hints.ai_family = AF_UNSPEC;
   hints.ai_socktype = SOCK_STREAM;
   addrinfo* found = nullptr;
-  const int rc = ::getaddrinfo(host.c_str(), std::to_string(port).c_str(), &hints, &found);
+  // "[::1]", as an address with a port is written, is the host ::1.
+  const bool bracketed = host.size() > 2 && host.front() == '[' && host.back() == ']';
+  const std::string name = bracketed ? host.substr(1, host.size() - 2) : host;
+  const int rc = ::getaddrinfo(name.c_str(), std::to_string(port).c_str(), &hints, &found);
   if (rc != 0) {
     return absl::UnavailableError(
         absl::StrCat("nccl: no address for host \"", host, "\": ", ::gai_strerror(rc)));
@@ -95,7 +98,9 @@ absl::StatusOr<Fd> ConnectTo(const std::string& host, int port, NcclDeadline dea
   ASSIGN_OR_RETURN(const AddrInfo info, Resolve(host, port));
   const auto fail = [&](const std::string& why) {
     return absl::UnavailableError(
-        absl::StrCat("nccl: can't connect to rank 0 at ", host, ":", port, ": ", why));
+        absl::StrCat("nccl: can't connect to rank 0 at ", host, ":", port, ": ", why,
+                     "; where ranks are on several machines, each worker needs --collective-host "
+                     "with an address of its own that the others reach"));
   };
   Fd fd(::socket(info->ai_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
   if (!fd.valid()) return fail(ErrnoText());
@@ -218,7 +223,7 @@ absl::StatusOr<NcclAddress> NcclAddress::Decode(const std::string& bytes, size_t
   return address;
 }
 
-absl::StatusOr<Fd> ListenOn(const std::string& host, int* port) {
+absl::StatusOr<Fd> ListenOn(const std::string& host, std::string* number, int* port) {
   ASSIGN_OR_RETURN(const AddrInfo info, Resolve(host, 0));
   sockaddr_storage bound{};
   socklen_t size = sizeof(bound);
@@ -229,6 +234,10 @@ absl::StatusOr<Fd> ListenOn(const std::string& host, int* port) {
     return absl::UnavailableError(absl::StrCat("nccl: can't listen on ", host, ": ", ErrnoText(),
                                                "; name an address that this machine has"));
   }
+  char name[NI_MAXHOST];
+  const int rc = ::getnameinfo(reinterpret_cast<sockaddr*>(&bound), size, name, sizeof(name),
+                               nullptr, 0, NI_NUMERICHOST);
+  *number = rc == 0 ? name : host;
   *port = ntohs(bound.ss_family == AF_INET6 ? reinterpret_cast<sockaddr_in6&>(bound).sin6_port
                                             : reinterpret_cast<sockaddr_in&>(bound).sin_port);
   return fd;

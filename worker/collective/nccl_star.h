@@ -68,8 +68,9 @@ struct NcclAddress {
   static absl::StatusOr<NcclAddress> Decode(const std::string& bytes, size_t ids);
 };
 
-// Listens on a free port of host. Errors: kUnavailable.
-absl::StatusOr<Fd> ListenOn(const std::string& host, int* port);
+// Listens on a free port of host. *number: the host's address as a number, so that peers, whose
+// names may lead elsewhere, come to this very address. Errors: kUnavailable.
+absl::StatusOr<Fd> ListenOn(const std::string& host, std::string* number, int* port);
 
 class NcclStar {
  public:

@@ -25,6 +25,8 @@ class CudaOps final : public Ops {
         library_attention_(std::move(library_attention)) {}
 
   Device* device() const override { return device_; }
+  size_t preferred_logits_bytes() const override { return size_t{512} << 20; }
+  bool prepared_serves_both() const override { return true; }
   size_t workspace_bytes() const override { return kWorkspaceBytes; }
 
   absl::Status EmbeddingLookup(Ctx ctx, ConstView tokens_T, ConstView table_VD,

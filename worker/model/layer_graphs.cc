@@ -96,8 +96,10 @@ absl::Status LayerGraphs::Run(Ctx ctx, WorkKey key, const std::function<absl::St
   if (first) {
     // By itself: kernels are loaded now, which a capture can't wait for, and what is never
     // done again is never captured.
-    RETURN_IF_ERROR(MakeRoom(ctx));
-    return work();
+    const absl::Status done = work();
+    if (!done.ok()) entries_.erase(found);
+    RETURN_IF_ERROR(done);
+    return MakeRoom(ctx);
   }
   if (entry.graph == nullptr) {
     ASSIGN_OR_RETURN(entry.graph, Capture(ctx, work));

@@ -7,6 +7,7 @@
 // the second time and put on the stream as one piece from then on.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <functional>
 #include <map>
@@ -33,9 +34,12 @@ WorkKey KeyOfLayer(LayerWork work, const LayerContext& context, const DeviceBatc
 // Used by one thread.
 class LayerGraphs {
  public:
-  // At most `capacity` graphs are kept, >= 1; those that were not used for longest go.
   // `device` outlives them.
-  LayerGraphs(Device* device, size_t capacity) : device_(device), capacity_(capacity) {}
+  explicit LayerGraphs(Device* device) : device_(device) {}
+
+  // At least so many graphs are kept from now on; of more, those that were not used for longest
+  // go. Fewer than one round of a pass takes are of no use: each would go before it comes again.
+  void Reserve(size_t capacity) { capacity_ = std::max(capacity_, capacity); }
 
   // Does the work, which may only put operations on ctx's stream: itself, or by the graph of
   // the same key. Without graphs on the device it just does it.
@@ -59,7 +63,7 @@ class LayerGraphs {
   absl::Status MakeRoom(Ctx ctx);
 
   Device* const device_;
-  const size_t capacity_;
+  size_t capacity_ = 1;
   std::map<WorkKey, Entry> entries_;
   uint64_t clock_ = 0;
   int64_t launches_ = 0;

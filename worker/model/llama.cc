@@ -12,16 +12,15 @@
 namespace tundra {
 namespace {
 
-// Logits of one chunk of the loss take at most about this much.
-constexpr int64_t kLossChunkBytes = int64_t{64} << 20;
-
-int64_t LossChunk(int64_t vocab) {
-  const int64_t tokens = kLossChunkBytes / (vocab * static_cast<int64_t>(sizeof(float)));
-  return std::clamp<int64_t>(tokens / 64 * 64, 64, 1024);
+// Targets in one chunk of the loss.
+int64_t LossChunk(const Ops& ops, int64_t vocab) {
+  const auto bytes = static_cast<int64_t>(ops.preferred_logits_bytes());
+  const int64_t tokens = bytes / (vocab * static_cast<int64_t>(sizeof(float)));
+  return std::clamp<int64_t>(tokens / 64 * 64, 64, 4096);
 }
 
-// Graphs are kept for this many shapes of micro-batches, forward and backward.
-constexpr int64_t kGraphShapes = 8;
+// Graphs are kept for this many shapes of a pass's micro-batches.
+constexpr size_t kGraphShapes = 8;
 
 // What the launches of a micro-batch depend on, made to repeat: empty rows at the end, and few
 // bounds on the length of rows.
@@ -48,11 +47,7 @@ absl::StatusOr<std::unique_ptr<Llama>> Llama::Create(const ModelConfig& config, 
 
 Llama::Llama(const ModelConfig& config, Ops* ops, WeightSource* weights,
              const ModelOptions& options)
-    : config_(config),
-      ops_(ops),
-      weights_(weights),
-      options_(options),
-      graphs_(ops->device(), static_cast<size_t>(2 * kGraphShapes * config.layers)) {
+    : config_(config), ops_(ops), weights_(weights), options_(options), graphs_(ops->device()) {
   output_index_ = config.tied ? kEmbeddingTensor : kOutputTensor;
 }
 
@@ -79,7 +74,7 @@ absl::Status Llama::Init() {
   const size_t bytes = static_cast<size_t>(count) * sizeof(float);
   const size_t second = (bytes + 63) / 64 * 64;
   ASSIGN_OR_RETURN(rope_, device->Allocate(second + bytes));
-  RETURN_IF_ERROR(EnsureScratch({}, 1, false));
+  RETURN_IF_ERROR(EnsureScratch({}, 1, {}));
   const View cos_PR = rope_.Matrix(DType::kF32, options_.max_positions, half);
   const View sin_PR = rope_.Matrix(DType::kF32, options_.max_positions, half, second);
   RETURN_IF_ERROR(device->CopyIn(ctx(), cos_PR.data, cos.data(), bytes));
@@ -104,18 +99,20 @@ absl::Status Llama::EnsureArena(uint64_t bytes) {
 
 // The products' needs depend on how the weights are laid out, so they are asked once
 // a unit is there. Nothing lies in the scratch arena between operations.
-absl::Status Llama::EnsureScratch(const UnitView& unit, int64_t tokens, bool head) {
+absl::Status Llama::EnsureScratch(const UnitView& unit, int64_t tokens, Head head) {
   // Attention; the gradient of one B.
   const int64_t widest = std::max({config_.q_width(), config_.hidden, config_.intermediate});
   size_t needed = ops_->workspace_bytes() +
                   ops_->AttentionScratchBytes(tokens, AttentionOf(config_, options_.precision)) +
                   static_cast<size_t>(widest * rank_) * sizeof(float) + 4 * Arena::kAlignment;
-  if (head) {
+  if (head.any) {
     const auto& forward = unit.forward[static_cast<size_t>(output_index_)];
     const auto& backward = unit.backward[static_cast<size_t>(output_index_)];
-    needed +=
-        ops_->LossScratchBytes(LossChunk(config_.vocab), forward, backward, options_.precision);
-    needed += ops_->MatmulScratchBytes(tokens, forward, options_.precision);
+    needed += ops_->LossScratchBytes(LossChunk(*ops_, config_.vocab), forward, backward,
+                                     options_.precision);
+    if (head.logits > 0) {
+      needed += ops_->MatmulScratchBytes(head.logits, forward, options_.precision);
+    }
   } else {
     size_t products = 0;
     for (const std::vector<FrozenWeight>* weights : {&unit.forward, &unit.backward}) {
@@ -188,7 +185,7 @@ absl::Status Llama::Start(std::span<const Batch> batches, std::vector<Traveller>
 
 absl::Status Llama::Embed(std::vector<Traveller>& travellers) {
   ASSIGN_OR_RETURN(const UnitView* unit, weights_->Next());
-  RETURN_IF_ERROR(EnsureScratch({}, largest_tokens_, false));
+  RETURN_IF_ERROR(EnsureScratch({}, largest_tokens_, {}));
   for (Traveller& traveller : travellers) {
     ASSIGN_OR_RETURN(traveller.x_TD,
                      arena_->Allocate(DType::kF32, traveller.batch.tokens, config_.hidden));
@@ -235,7 +232,7 @@ absl::Status Llama::Up(std::vector<Traveller>& travellers, const AdapterView& ad
                        const DropoutKey& dropout, Goal goal, Recompute recompute) {
   for (int64_t layer = 0; layer < config_.layers; ++layer) {
     ASSIGN_OR_RETURN(const UnitView* unit, weights_->Next());
-    RETURN_IF_ERROR(EnsureScratch(*unit, largest_tokens_, false));
+    RETURN_IF_ERROR(EnsureScratch(*unit, largest_tokens_, {}));
     const LayerContext context = ContextOf(adapter, dropout, layer, unit);
     const bool trained = goal == Goal::kTrain && layer >= adapter.layout->lowest_layer();
     for (Traveller& traveller : travellers) {
@@ -264,16 +261,16 @@ absl::Status Llama::KeepFinalNorm(const UnitView& head) {
   const ConstView norm = head.tensors[kFinalNormTensor];
   RETURN_IF_ERROR(ops_->device()->CopyWithin(ctx(), final_norm_.data(), norm.data, norm.bytes()));
   final_norm_D_ = ConstView::Vector(final_norm_.data(), norm.dtype, norm.cols);
-  return ops_->device()->Synchronize(ctx());
+  return absl::OkStatus();
 }
 
-absl::StatusOr<const UnitView*> Llama::NextHead() {
+absl::StatusOr<const UnitView*> Llama::NextHead(int64_t logits) {
   ASSIGN_OR_RETURN(const UnitView* head, weights_->Next());
   RETURN_IF_ERROR(KeepFinalNorm(*head));
   if (config_.tied) {
     ASSIGN_OR_RETURN(head, weights_->Next());
   }
-  RETURN_IF_ERROR(EnsureScratch(*head, largest_tokens_, true));
+  RETURN_IF_ERROR(EnsureScratch(*head, largest_tokens_, {.any = true, .logits = logits}));
   return head;
 }
 
@@ -292,14 +289,36 @@ absl::Status Llama::Loss(Traveller& traveller, const UnitView& head, bool train,
   const size_t output = static_cast<size_t>(output_index_);
   RETURN_IF_ERROR(ops_->CrossEntropy(ctx(), normed, head.forward[output], head.backward[output],
                                      options_.precision, traveller.batch.targets,
-                                     LossChunk(config_.vocab), sum,
+                                     LossChunk(*ops_, config_.vocab), sum,
                                      train ? traveller.dx_TD : View::None()));
   if (train) {
     RETURN_IF_ERROR(ops_->RmsNormBackward(ctx(), traveller.dx_TD, traveller.x_TD, final_norm_D_,
                                           inv_rms, norm, Write::kSet, traveller.dx_TD));
   }
-  RETURN_IF_ERROR(ops_->device()->CopyOut(ctx(), loss, sum.data, sizeof(*loss)));
-  return ops_->device()->Synchronize(ctx());
+  return ops_->device()->CopyOut(ctx(), loss, sum.data, sizeof(*loss));
+}
+
+// The losses of all micro-batches of a pass, and the end of its work: nobody waits in between.
+// They come into memory of the model's own, since a pass that breaks off leaves copies under way.
+absl::Status Llama::AllLosses(std::vector<Traveller>& travellers, const UnitView& head,
+                              bool train) {
+  losses_.resize(travellers.size());
+  for (size_t m = 0; m < travellers.size(); ++m) {
+    RETURN_IF_ERROR(Loss(travellers[m], head, train, &losses_[m]));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status Llama::Finish(std::span<double> losses) {
+  RETURN_IF_ERROR(ops_->device()->Synchronize(ctx()));
+  std::copy(losses_.begin(), losses_.end(), losses.begin());
+  return absl::OkStatus();
+}
+
+// Nothing of the pass is under way when it ends, however it ends.
+void Llama::EndPass() {
+  (void)ops_->device()->Synchronize(ctx());
+  weights_->EndPass();
 }
 
 absl::Status Llama::Down(std::vector<Traveller>& travellers, const AdapterView& adapter,
@@ -308,7 +327,7 @@ absl::Status Llama::Down(std::vector<Traveller>& travellers, const AdapterView& 
   size_t end = tensors.size();
   for (int64_t layer = config_.layers - 1; layer >= adapter.layout->lowest_layer(); --layer) {
     ASSIGN_OR_RETURN(const UnitView* unit, weights_->Next());
-    RETURN_IF_ERROR(EnsureScratch(*unit, largest_tokens_, false));
+    RETURN_IF_ERROR(EnsureScratch(*unit, largest_tokens_, {}));
     const LayerContext context = ContextOf(adapter, dropout, layer, unit);
     size_t first = end;
     while (first > 0 && tensors[first - 1].layer == layer) --first;
@@ -350,18 +369,19 @@ absl::Status Llama::Train(std::span<const Batch> batches, const AdapterView& ada
   for (const Batch& batch : batches) tokens = std::max(tokens, batch.padded_tokens());
   RETURN_IF_ERROR(EnsureArena(TrainPassBytes(config_, *adapter.layout, tokens,
                                              static_cast<int64_t>(batches.size()), recompute)));
+  const size_t works = recompute == Recompute::kFull ? 3 : 2;
+  graphs_.Reserve(kGraphShapes * works * batches.size() * static_cast<size_t>(config_.layers));
   RETURN_IF_ERROR(weights_->BeginPass(Uses(Goal::kTrain, adapter, recompute), stream_.get()));
-  absl::Cleanup end = [this] { weights_->EndPass(); };
+  absl::Cleanup end = [this] { EndPass(); };
   std::vector<Traveller> travellers;
   travellers.reserve(batches.size());
   RETURN_IF_ERROR(Start(batches, travellers));
   RETURN_IF_ERROR(Embed(travellers));
   RETURN_IF_ERROR(Up(travellers, adapter, dropout, Goal::kTrain, recompute));
-  ASSIGN_OR_RETURN(const UnitView* head, NextHead());
-  for (size_t m = 0; m < travellers.size(); ++m) {
-    RETURN_IF_ERROR(Loss(travellers[m], *head, true, &losses[m]));
-  }
-  return Down(travellers, adapter, dropout, recompute, sink);
+  ASSIGN_OR_RETURN(const UnitView* head, NextHead(0));
+  RETURN_IF_ERROR(AllLosses(travellers, *head, true));
+  RETURN_IF_ERROR(Down(travellers, adapter, dropout, recompute, sink));
+  return Finish(losses);
 }
 
 absl::Status Llama::Losses(std::span<const Batch> batches, const AdapterView& adapter,
@@ -372,16 +392,14 @@ absl::Status Llama::Losses(std::span<const Batch> batches, const AdapterView& ad
   RETURN_IF_ERROR(EnsureArena(
       ForwardPassBytes(config_, adapter.layout, tokens, static_cast<int64_t>(batches.size()))));
   RETURN_IF_ERROR(weights_->BeginPass(Uses(Goal::kLoss, adapter, Recompute::kNone), stream_.get()));
-  absl::Cleanup end = [this] { weights_->EndPass(); };
+  absl::Cleanup end = [this] { EndPass(); };
   std::vector<Traveller> travellers;
   RETURN_IF_ERROR(Start(batches, travellers));
   RETURN_IF_ERROR(Embed(travellers));
   RETURN_IF_ERROR(Up(travellers, adapter, {}, Goal::kLoss, Recompute::kNone));
-  ASSIGN_OR_RETURN(const UnitView* head, NextHead());
-  for (size_t m = 0; m < travellers.size(); ++m) {
-    RETURN_IF_ERROR(Loss(travellers[m], *head, false, &losses[m]));
-  }
-  return absl::OkStatus();
+  ASSIGN_OR_RETURN(const UnitView* head, NextHead(0));
+  RETURN_IF_ERROR(AllLosses(travellers, *head, false));
+  return Finish(losses);
 }
 
 absl::StatusOr<std::vector<float>> Llama::Logits(const Batch& batch, const AdapterView& adapter,
@@ -392,12 +410,12 @@ absl::StatusOr<std::vector<float>> Llama::Logits(const Batch& batch, const Adapt
       EnsureArena(ForwardPassBytes(config_, adapter.layout, batch.padded_tokens(), 1) + extra));
   RETURN_IF_ERROR(
       weights_->BeginPass(Uses(Goal::kLogits, adapter, Recompute::kNone), stream_.get()));
-  absl::Cleanup end = [this] { weights_->EndPass(); };
+  absl::Cleanup end = [this] { EndPass(); };
   std::vector<Traveller> travellers;
   RETURN_IF_ERROR(Start({&batch, 1}, travellers));
   RETURN_IF_ERROR(Embed(travellers));
   RETURN_IF_ERROR(Up(travellers, adapter, {}, Goal::kLogits, Recompute::kNone));
-  ASSIGN_OR_RETURN(const UnitView* head, NextHead());
+  ASSIGN_OR_RETURN(const UnitView* head, NextHead(n));
   Device* device = ops_->device();
   ASSIGN_OR_RETURN(const View index, arena_->Allocate(DType::kI32, 1, n));
   RETURN_IF_ERROR(device->CopyIn(ctx(), index.data, tokens_N.data(), index.bytes()));

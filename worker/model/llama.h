@@ -91,7 +91,12 @@ class Llama {
   Llama(const ModelConfig& config, Ops* ops, WeightSource* weights, const ModelOptions& options);
   absl::Status Init();
   absl::Status EnsureArena(uint64_t bytes);
-  absl::Status EnsureScratch(const UnitView& unit, int64_t tokens, bool head);
+  // Whether the unit is the head, and of how many tokens logits are wanted.
+  struct Head {
+    bool any = false;
+    int64_t logits = 0;
+  };
+  absl::Status EnsureScratch(const UnitView& unit, int64_t tokens, Head head);
   std::vector<UnitUse> Uses(Goal goal, const AdapterView& adapter, Recompute recompute) const;
   absl::Status Upload(const Batch& batch, Traveller& to);
   absl::Status Embed(std::vector<Traveller>& travellers);
@@ -104,8 +109,11 @@ class Llama {
   absl::Status Up(std::vector<Traveller>& travellers, const AdapterView& adapter,
                   const DropoutKey& dropout, Goal goal, Recompute recompute);
   absl::Status KeepFinalNorm(const UnitView& head);
-  absl::StatusOr<const UnitView*> NextHead();
+  absl::StatusOr<const UnitView*> NextHead(int64_t logits);
   absl::Status Loss(Traveller& traveller, const UnitView& head, bool train, double* loss);
+  absl::Status AllLosses(std::vector<Traveller>& travellers, const UnitView& head, bool train);
+  absl::Status Finish(std::span<double> losses);
+  void EndPass();
   absl::Status Down(std::vector<Traveller>& travellers, const AdapterView& adapter,
                     const DropoutKey& dropout, Recompute recompute, const GradientSink& sink);
   absl::Status Start(std::span<const Batch> batches, std::vector<Traveller>& travellers);
@@ -120,6 +128,7 @@ class Llama {
   std::unique_ptr<Stream> stream_;
   std::unique_ptr<Arena> scratch_;
   std::unique_ptr<Arena> arena_;
+  std::vector<double> losses_;  // of the pass's micro-batches
   LayerGraphs graphs_;
   Buffer rope_;
   ConstView cos_PR_, sin_PR_;

@@ -166,4 +166,11 @@ absl::Status LoadShard(const ShardPlan& plan, const BaseFiles& base, int shard,
   return absl::OkStatus();
 }
 
+bool ShardPlan::has_half() const {
+  return std::any_of(units_.begin(), units_.end(), [](const Unit& unit) {
+    return std::any_of(unit.tensors.begin(), unit.tensors.end(),
+                       [](const UnitTensor& tensor) { return tensor.type == StoredType::kF16; });
+  });
+}
+
 }  // namespace tundra

@@ -75,6 +75,9 @@ class ShardPlan {
   int shards() const { return shards_; }
   // Embedding, layers, head: layers + 2 units.
   const std::vector<Unit>& units() const { return units_; }
+  // Whether any tensor is stored as f16, which is widened on a host before a device computes with
+  // it.
+  bool has_half() const;
   int embedding_unit() const { return 0; }
   int layer_unit(int64_t layer) const { return static_cast<int>(layer) + 1; }
   int head_unit() const { return static_cast<int>(units_.size()) - 1; }

@@ -8,19 +8,6 @@
 #include "common/status.h"
 
 namespace tundra {
-namespace {
-
-bool HasHalfPrecision(const ShardPlan& plan) {
-  for (const Unit& unit : plan.units()) {
-    for (const UnitTensor& tensor : unit.tensors) {
-      if (tensor.type == StoredType::kF16) return true;
-    }
-  }
-  return false;
-}
-
-}  // namespace
-
 UnitBytes::UnitBytes(const ShardPlan* plan, Device* device, UnitBytesOptions options)
     : plan_(plan),
       device_(device),
@@ -45,10 +32,10 @@ absl::StatusOr<UnitBytes> UnitBytes::Create(const ShardPlan& plan, Device* devic
   }
   ASSIGN_OR_RETURN(bytes.own_, MappedShard::Map(bytes.options_.shard_fds[0], plan.shard_bytes()));
   if (bytes.options_.gather_on_device) {
-    if (HasHalfPrecision(plan)) {
+    if (plan.has_half()) {
       return absl::UnimplementedError(
           "an f16 base can't be sharded over GPUs that gather in their own memory; convert it to "
-          "bf16, or use shards: 1");
+          "bf16, use shards: 1, or give workers --collective gloo");
     }
     RETURN_IF_ERROR(bytes.Keep(ctx, bytes.own_.bytes()));
   }

@@ -193,6 +193,11 @@ bool WeightSource::WantsPrepared(const UnitUse& use, int tensor, Direction direc
                              options_.precision) > 0;
 }
 
+WeightSource::PreparedKey WeightSource::KeyOf(const UnitUse& use, int tensor,
+                                              Direction direction) const {
+  return {use.unit, tensor, ops_->prepared_serves_both() ? Direction::kForward : direction};
+}
+
 bool WeightSource::IsReady(const UnitUse& use) const {
   if (!bytes_->resident()) return false;
   const Unit& unit = plan_.units()[static_cast<size_t>(use.unit)];
@@ -202,7 +207,7 @@ bool WeightSource::IsReady(const UnitUse& use) const {
       return false;
     }
     for (const Direction direction : {Direction::kForward, Direction::kBackward}) {
-      if (WantsPrepared(use, t, direction) && !kept_.contains({use.unit, t, direction}))
+      if (WantsPrepared(use, t, direction) && !kept_.contains(KeyOf(use, t, direction)))
         return false;
     }
   }
@@ -218,7 +223,11 @@ uint64_t WeightSource::PreparedBytes(const UnitUse& use) const {
       total += RoundUp(static_cast<uint64_t>(NumElements(tensor.shape)) * sizeof(float));
     }
     for (const Direction direction : {Direction::kForward, Direction::kBackward}) {
-      if (!WantsPrepared(use, t, direction) || kept_.contains({use.unit, t, direction})) continue;
+      if (!WantsPrepared(use, t, direction) || kept_.contains(KeyOf(use, t, direction))) continue;
+      if (direction == Direction::kBackward && ops_->prepared_serves_both() &&
+          WantsPrepared(use, t, Direction::kForward)) {
+        continue;  // counted
+      }
       total += RoundUp(ops_->PreparedBytes(tensor.shape[0], tensor.shape[1], SeenType(tensor.type),
                                            direction, options_.precision));
     }
@@ -270,7 +279,13 @@ absl::Status WeightSource::Prepare(const UnitUse& use, const UnitBytes::Unit& by
     view.backward.push_back(FrozenWeight::Plain(plain));
     for (const Direction direction : {Direction::kForward, Direction::kBackward}) {
       if (!WantsPrepared(use, t, direction)) continue;
-      ASSIGN_OR_RETURN(FrozenWeight weight, PrepareOne(use, t, direction, plain, *storage, &used));
+      FrozenWeight weight = view.forward.back();
+      const bool shared = direction == Direction::kBackward && ops_->prepared_serves_both() &&
+                          weight.layout == FrozenWeight::Layout::kPrepared;
+      if (!shared) {
+        ASSIGN_OR_RETURN(weight, PrepareOne(use, t, direction, plain, *storage, &used));
+      }
+      weight.direction = direction;
       (direction == Direction::kForward ? view.forward : view.backward).back() = weight;
     }
   }
@@ -309,7 +324,7 @@ absl::StatusOr<ConstView> WeightSource::PlainView(const UnitUse& use, int tensor
 absl::StatusOr<FrozenWeight> WeightSource::PrepareOne(const UnitUse& use, int tensor,
                                                       Direction direction, ConstView plain,
                                                       Buffer& storage, uint64_t* used) {
-  const PreparedKey key{use.unit, tensor, direction};
+  const PreparedKey key = KeyOf(use, tensor, direction);
   if (const auto it = kept_.find(key); it != kept_.end()) return it->second;
   const size_t size =
       ops_->PreparedBytes(plain.rows, plain.cols, plain.dtype, direction, options_.precision);

@@ -114,6 +114,7 @@ class WeightSource {
   // True when a use needs neither a gather nor laying out, so that no thread is needed.
   bool IsReady(const UnitUse& use) const;
   bool WantsPrepared(const UnitUse& use, int tensor, Direction direction) const;
+  PreparedKey KeyOf(const UnitUse& use, int tensor, Direction direction) const;
   uint64_t PreparedBytes(const UnitUse& use) const;
   absl::Status Fill(const UnitUse& use, Slot& slot);
   absl::Status GiveBack(int held);

@@ -21,6 +21,7 @@ class CpuOps final : public Ops {
   ~CpuOps() override;
 
   Device* device() const override { return device_; }
+  size_t preferred_logits_bytes() const override { return size_t{64} << 20; }
   size_t workspace_bytes() const override;
 
   absl::Status EmbeddingLookup(Ctx ctx, ConstView tokens_T, ConstView table_VD,

@@ -146,6 +146,9 @@ class Ops {
 
   virtual Device* device() const = 0;
 
+  // How large the logits of one chunk of CrossEntropy best are: enough rows that reading the
+  // output matrix again for each chunk costs little.
+  virtual size_t preferred_logits_bytes() const = 0;
   // The most that any operation takes from scratch beside its line "Scratch:".
   virtual size_t workspace_bytes() const = 0;
 
@@ -233,6 +236,10 @@ class Ops {
   // there; use the plain weight in this direction and precision.
   virtual size_t PreparedBytes(int64_t n, int64_t k, DType stored, Direction direction,
                                Precision precision) const = 0;
+
+  // Whether what is prepared for one direction is what the other needs: it is laid out once then,
+  // and `direction` alone changed.
+  virtual bool prepared_serves_both() const { return false; }
 
   // Lays w_NK (f32 or bf16, row-major) out for one direction and precision in `storage`
   // (PreparedBytes bytes at a 64-byte boundary). The result refers to storage.

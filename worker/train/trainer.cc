@@ -164,10 +164,11 @@ absl::Status Trainer::Restore(JobState state) {
 
 // A checkpoint is seldom, a step is not: the state stays on the device in between.
 absl::StatusOr<const JobState*> Trainer::State() {
-  if (std::exchange(behind_, false)) {
+  if (behind_) {
     RETURN_IF_ERROR(weights_.Pull(model_->ctx()));
     RETURN_IF_ERROR(moment1_.Pull(model_->ctx()));
     RETURN_IF_ERROR(moment2_.Pull(model_->ctx()));
+    behind_ = false;
   }
   return &state_;
 }
@@ -384,8 +385,10 @@ absl::StatusOr<EvalMetrics> Trainer::Evaluate() {
   }
   ASSIGN_OR_RETURN(const std::vector<Batch> own, OwnBatches(validation_plan_, validation_));
   const AdapterView adapter = DeviceAdapter();
-  ASSIGN_OR_RETURN(const std::unique_ptr<ExactGradientSum> sum,
-                   ExactGradientSum::Create(options_.ops, {}));
+  if (loss_sum_ == nullptr) {
+    ASSIGN_OR_RETURN(loss_sum_, ExactGradientSum::Create(options_.ops, {}));
+  }
+  ExactGradientSum* const sum = loss_sum_.get();
   const int64_t count = static_cast<int64_t>(validation_plan_.size());
   RETURN_IF_ERROR(sum->Begin(model_->ctx(), count, {}));
   const int64_t ranks = options_.collective->size();

@@ -98,7 +98,8 @@ class Trainer {
 
   // The next step. Errors: kDataLoss "diverged" after spec.non_finite_limit skipped
   // steps in a row; kFailedPrecondition when done; those of the collective and of
-  // memory. After an error other than "diverged" the state is that before the step.
+  // memory. After an error other than "diverged" the state is that before the step, unless the
+  // device itself failed in the update: the rank is of no use then.
   absl::StatusOr<StepMetrics> RunStep();
   // A step over given micro-batches instead of the plan's, for comparisons.
   absl::StatusOr<StepMetrics> RunStep(const StepPlan& plan);
@@ -153,8 +154,9 @@ class Trainer {
   PassPlan pass_plan_;
   int64_t warmup_steps_ = 0;
   std::unique_ptr<ExactGradientSum> sum_;
-  Buffer mean_grad_;                     // all tensors', f32
-  std::unique_ptr<Arena> mean_scratch_;  // of MeanGradients
+  std::unique_ptr<ExactGradientSum> loss_sum_;  // of evaluations; no tensors
+  Buffer mean_grad_;                            // all tensors', f32
+  std::unique_ptr<Arena> mean_scratch_;         // of MeanGradients
   JobState state_;
   // Of the state's, which are behind after an update until State.
   Mirror<float> weights_, moment1_, moment2_;
