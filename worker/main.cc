@@ -123,6 +123,7 @@ absl::Status RunSupervisor(const WorkerFlags& flags, const sigset_t& signals) {
   options.drain_timeout = absl::Seconds(flags.drain_timeout_s);
   options.network_gather = flags.gather == "network";
   ASSIGN_OR_RETURN(options.collective, ChooseCollective(flags.collective, devices));
+  ::setenv("TUNDRA_LOG_LEVEL", flags.log_level.c_str(), 1);
   if (!flags.cpu_max_isa.empty()) ::setenv("TUNDRA_CPU_MAX_ISA", flags.cpu_max_isa.c_str(), 1);
 
   Supervisor supervisor(std::move(options), std::move(catalog), worker_id);

@@ -38,7 +38,8 @@ absl::Status Serve(Link& link, RankInbox& inbox) {
   ASSIGN_OR_RETURN(auto setup, inbox.WaitForSetup(absl::Minutes(60)));
   const std::string name = absl::StrCat("rank ", setup.first.rank(), "/", setup.first.size(), " ",
                                         setup.first.group_id(), ":", setup.first.epoch());
-  RETURN_IF_ERROR(InitLogging({.program = name}));
+  const char* level = std::getenv("TUNDRA_LOG_LEVEL");  // the supervisor's --log-level
+  RETURN_IF_ERROR(InitLogging({.program = name, .level = level != nullptr ? level : "info"}));
   ReportPhase(link, nullptr, tundra::v1::LOADING);
   ASSIGN_OR_RETURN(const auto base, RankBase::Load(setup.first, std::move(setup.second)));
   ReportPhase(link, base.get(), tundra::v1::AWAITING_PEERS, base->loaded_fd());

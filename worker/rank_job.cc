@@ -97,6 +97,10 @@ RankJob::RankJob(StartJob start, RankBase* base, Link* link)
 RankJob::~RankJob() {
   unwanted_ = true;
   preparing_.join();
+  if (trainer_ != nullptr) {
+    LogDebug("job {}: {} layers were launched as graphs", assignment().job_id(),
+             trainer_->model()->graph_launches());
+  }
 }
 
 void RankJob::Prepare() {

@@ -1,5 +1,6 @@
 """A whole job on CUDA ranks without a GPU: the CUDA backend's kernels run on the CPU by emulation, in the same
-library interface that a card's backend has. One rank, two replicas and two shards give the same bytes."""
+library interface that a card's backend has. One rank, two replicas and two shards give the same bytes, with dropout
+and without, when layers are launched as graphs."""
 
 import os
 import unittest
@@ -15,13 +16,16 @@ ROWS = "\n".join(
 
 
 class EmulatedDevice(unittest.TestCase):
-    def train(self, devices, ranks, shards, flags=()):
+    def train(self, devices, ranks, shards, flags=(), dropout=0.1, max_steps=2):
+        """The adapter's hash, the losses, and how many layers all ranks launched as graphs."""
         with Service() as service:
-            service.start_coordinator().start_worker(devices=devices, threads=1, flags=flags)
+            service.start_coordinator().start_worker(devices=devices, threads=1,
+                                                     flags=("--log-level", "debug", *flags))
             data = os.path.join(service.dir, "rows.jsonl")
             with open(data, "w", encoding="utf-8") as file:
                 file.write(ROWS + "\n")
-            path = write_job(service.dir, devices=ranks, shards=shards, max_steps=2, every_steps=2)
+            path = write_job(service.dir, devices=ranks, shards=shards, max_steps=max_steps, every_steps=max_steps,
+                             dropout=dropout)
             with open(path, encoding="utf-8") as file:
                 lines = file.read().splitlines()
             with open(path, "w", encoding="utf-8") as file:
@@ -34,15 +38,23 @@ class EmulatedDevice(unittest.TestCase):
             job = service.succeed(job_id, timeout=900)
             self.assertIn("cuda", service.workers["worker"].text())
             losses = [float(m["train_loss"]) for m in service.metrics(job_id) if "train_loss" in m]
-            return adapter_sha256(job), losses
+            return adapter_sha256(job), losses, service.graph_layers(ranks)
 
     def test_one_rank_two_replicas_and_two_shards_give_the_same_bytes(self):
-        reference, losses = self.train("cuda:0", 1, 1)
+        reference, losses, _ = self.train("cuda:0", 1, 1)
         self.assertEqual(len(losses), 2, losses)
         self.assertTrue(all(0 < loss < 20 for loss in losses), losses)
-        for shards, flags in ((1, ()), (2, ()), (2, ("--gather", "network"))):
+        for shards, flags in ((1, ()), (2, ("--gather", "network"))):
             with self.subTest(shards=shards, flags=flags):
                 self.assertEqual(self.train("cuda:0,0", 2, shards, flags)[0], reference)
+
+    def test_without_dropout_layers_are_launched_as_graphs(self):
+        # Work is captured when it comes the third time.
+        reference, _, graphs = self.train("cuda:0", 1, 1, dropout=0, max_steps=4)
+        self.assertGreater(graphs, 0)
+        sharded, _, graphs = self.train("cuda:0,0", 2, 2, dropout=0, max_steps=4)
+        self.assertGreater(graphs, 0)
+        self.assertEqual(sharded, reference)
 
 
 if __name__ == "__main__":

@@ -129,6 +129,12 @@ class Service:
         found = re.findall(rf"rank {rank} is process (\d+)", self.workers[worker].text())
         return int(found[-1])
 
+    def graph_layers(self, ranks, worker="worker"):
+        """Layers launched as graphs by all ranks of the one job that has ended: from a log at level debug."""
+        pattern = re.compile(r"(\d+) layers were launched as graphs")
+        wait_until(lambda: len(pattern.findall(self.workers[worker].text())) >= ranks, "every rank tells its graphs")
+        return sum(map(int, pattern.findall(self.workers[worker].text())))
+
     def run(self, *arguments, timeout=300):
         """The finished `tundra` command: returncode, stdout, stderr."""
         return subprocess.run(
@@ -179,14 +185,14 @@ def adapter_sha256(job):
     raise AssertionError("no adapter_model.safetensors")
 
 
-def write_job(folder, devices=1, shards=0, max_steps=12, every_steps=4, name="job", extra=""):
+def write_job(folder, devices=1, shards=0, max_steps=12, every_steps=4, name="job", extra="", dropout=0.1):
     """A short job on the example's data; the path of its file."""
     path = os.path.join(folder, f"{name}-{devices}-{shards}.yaml")
     with open(path, "w", encoding="utf-8") as file:
         file.write(f"""name: {name}
 base: tiny-tales
 dataset: {{train: {EXAMPLE}/train.jsonl, validation: {EXAMPLE}/val.jsonl}}
-lora: {{rank: 4, alpha: 8, dropout: 0.1, target_modules: all-linear}}
+lora: {{rank: 4, alpha: 8, dropout: {dropout}, target_modules: all-linear}}
 training:
   max_steps: {max_steps}
   batch_size: 16

@@ -5,6 +5,8 @@
 
 #include <cstring>
 
+#include "absl/strings/str_cat.h"
+#include "worker/cuda/cuda_ops.h"
 #include "worker/cuda/device_cuda.h"
 #include "worker/device/arena.h"
 
@@ -141,6 +143,32 @@ TEST_F(CudaDeviceTest, MemoryThatIsNotThereIsResourceExhausted) {
             absl::StatusCode::kResourceExhausted);
   most->Reset();
   EXPECT_TRUE(device_->Allocate(100).ok());
+}
+
+// The runtime keeps an error until it is asked for, and a launch asks.
+TEST_F(CudaDeviceTest, AFailedAllocationIsNotTheNextLaunchsError) {
+  auto ops = CreateCudaOps(device_.get());
+  ASSERT_TRUE(ops.ok()) << ops.status();
+  auto buffer = device_->Allocate(64);
+  ASSERT_TRUE(buffer.ok());
+  ASSERT_TRUE(device_->Zero(ctx(), buffer->data(), 64).ok());
+  emulation::SetDeviceMemory(64);
+  EXPECT_EQ(device_->Allocate(1).status().code(), absl::StatusCode::kResourceExhausted);
+  const absl::Status launched = (*ops)->Scale(ctx(), 2.0f, buffer->Matrix(DType::kF32, 1, 16));
+  EXPECT_TRUE(launched.ok()) << launched;
+  EXPECT_TRUE(device_->Synchronize(ctx()).ok());
+  // What nobody takes is there for a launch to find, as with the real runtime.
+  void* memory = nullptr;
+  ASSERT_EQ(cudaMalloc(&memory, 1), cudaErrorMemoryAllocation);
+  EXPECT_EQ((*ops)->Scale(ctx(), 2.0f, buffer->Matrix(DType::kF32, 1, 16)).code(),
+            absl::StatusCode::kResourceExhausted);
+  EXPECT_EQ(cudaGetLastError(), cudaSuccess);
+}
+
+TEST_F(CudaDeviceTest, TheClassNamesTheVersionsThatDecideBits) {
+  EXPECT_THAT(device_->numerics_class(),
+              testing::StartsWith(absl::StrCat("cuda/emulated-GPU/1-sm/engine-",
+                                               kEngineNumericsVersion, "/cuda-0/emulated")));
 }
 
 TEST_F(CudaDeviceTest, TheFirstOfSeveralFaultsIsTold) {

@@ -8,6 +8,7 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <utility>
 #include <vector>
 
 using Work = std::function<std::string()>;
@@ -72,8 +73,13 @@ void RunUntil(EmulatedStream* stream, uint64_t after) {
   }
 }
 
+thread_local cudaError_t last_error = cudaSuccess;
+
+// The error, remembered as the thread's last.
+cudaError_t Failed(cudaError_t error) { return last_error = error; }
+
 cudaError_t KernelErrorSoFar() {
-  return TheRuntime().kernel_error.empty() ? cudaSuccess : cudaErrorLaunchFailure;
+  return TheRuntime().kernel_error.empty() ? cudaSuccess : Failed(cudaErrorLaunchFailure);
 }
 
 }  // namespace
@@ -109,6 +115,7 @@ void SetDeviceMemory(size_t bytes) {
 
 }  // namespace tundra::emulation
 
+using tundra::emulation::Failed;
 using tundra::emulation::KernelErrorSoFar;
 using tundra::emulation::Lock;
 using tundra::emulation::RunUntil;
@@ -145,13 +152,15 @@ const char* cudaGetErrorName(cudaError_t error) {
   return error == cudaSuccess ? "cudaSuccess" : "emulated CUDA";
 }
 
+cudaError_t cudaGetLastError() { return std::exchange(tundra::emulation::last_error, cudaSuccess); }
+
 cudaError_t cudaGetDeviceCount(int* count) {
   *count = 8;
   return cudaSuccess;
 }
 
 cudaError_t cudaSetDevice(int device) {
-  return device >= 0 && device < 8 ? cudaSuccess : cudaErrorInvalidValue;
+  return device >= 0 && device < 8 ? cudaSuccess : Failed(cudaErrorInvalidValue);
 }
 
 cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int /*device*/) {
@@ -182,10 +191,10 @@ cudaError_t AllocateMemory(void** data, size_t bytes, bool mapped_host) {
   const Lock lock(runtime.mutex);
   if (!mapped_host &&
       bytes > runtime.device_bytes - std::min(runtime.device_bytes, runtime.used_bytes)) {
-    return cudaErrorMemoryAllocation;
+    return Failed(cudaErrorMemoryAllocation);
   }
   // Exactly as long as asked for, so that an address sanitizer sees what lies beyond.
-  if (posix_memalign(data, 256, bytes) != 0) return cudaErrorMemoryAllocation;
+  if (posix_memalign(data, 256, bytes) != 0) return Failed(cudaErrorMemoryAllocation);
   runtime.allocations[reinterpret_cast<uintptr_t>(*data)] = {bytes, mapped_host};
   if (!mapped_host) runtime.used_bytes += bytes;
   return cudaSuccess;
@@ -197,7 +206,7 @@ cudaError_t FreeMemory(void* data, bool mapped_host) {
   if (data == nullptr) return cudaSuccess;
   const auto found = runtime.allocations.find(reinterpret_cast<uintptr_t>(data));
   if (found == runtime.allocations.end() || found->second.mapped_host != mapped_host) {
-    return cudaErrorInvalidValue;
+    return Failed(cudaErrorInvalidValue);
   }
   // As on a device: freeing waits for all work.
   for (const auto& [stream, owner] : runtime.streams) RunUntil(stream, stream->put());
@@ -237,13 +246,13 @@ cudaError_t cudaStreamDestroy(cudaStream_t stream) {
 
 cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
   const Lock lock(TheRuntime().mutex);
-  if (stream->capture != nullptr) return cudaErrorStreamCaptureUnsupported;
+  if (stream->capture != nullptr) return Failed(cudaErrorStreamCaptureUnsupported);
   RunUntil(stream, stream->put());
   return KernelErrorSoFar();
 }
 
 cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned /*flags*/) {
-  if (stream->capture != nullptr) return cudaErrorStreamCaptureUnsupported;
+  if (stream->capture != nullptr) return Failed(cudaErrorStreamCaptureUnsupported);
   const EmulatedEvent recorded = *event;
   if (recorded.stream == nullptr) return cudaSuccess;
   tundra::emulation::Enqueue(stream, [recorded] {
@@ -265,7 +274,7 @@ cudaError_t cudaEventDestroy(cudaEvent_t event) {
 
 cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
   const Lock lock(TheRuntime().mutex);
-  if (stream->capture != nullptr) return cudaErrorStreamCaptureUnsupported;
+  if (stream->capture != nullptr) return Failed(cudaErrorStreamCaptureUnsupported);
   *event = {stream, stream->put()};
   return cudaSuccess;
 }
@@ -278,14 +287,14 @@ cudaError_t cudaEventSynchronize(cudaEvent_t event) {
 
 cudaError_t cudaStreamBeginCapture(cudaStream_t stream, cudaStreamCaptureMode /*mode*/) {
   const Lock lock(TheRuntime().mutex);
-  if (stream->capture != nullptr) return cudaErrorStreamCaptureUnsupported;
+  if (stream->capture != nullptr) return Failed(cudaErrorStreamCaptureUnsupported);
   stream->capture = std::make_shared<std::vector<Work>>();
   return cudaSuccess;
 }
 
 cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t* graph) {
   const Lock lock(TheRuntime().mutex);
-  if (stream->capture == nullptr) return cudaErrorInvalidValue;
+  if (stream->capture == nullptr) return Failed(cudaErrorInvalidValue);
   auto made = std::make_unique<EmulatedGraph>();
   made->work = std::move(stream->capture);
   stream->capture = nullptr;
@@ -297,7 +306,7 @@ cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t* graph) {
 cudaError_t cudaGraphInstantiate(cudaGraphExec_t* exec, cudaGraph_t graph,
                                  unsigned long long /*flags*/) {
   const Lock lock(TheRuntime().mutex);
-  if (TheRuntime().graphs.count(graph) == 0) return cudaErrorInvalidValue;
+  if (TheRuntime().graphs.count(graph) == 0) return Failed(cudaErrorInvalidValue);
   auto made = std::make_unique<EmulatedGraph>();
   made->work = graph->work;
   *exec = made.get();
@@ -307,7 +316,7 @@ cudaError_t cudaGraphInstantiate(cudaGraphExec_t* exec, cudaGraph_t graph,
 
 cudaError_t cudaGraphLaunch(cudaGraphExec_t exec, cudaStream_t stream) {
   const Lock lock(TheRuntime().mutex);
-  if (TheRuntime().graphs.count(exec) == 0) return cudaErrorInvalidValue;
+  if (TheRuntime().graphs.count(exec) == 0) return Failed(cudaErrorInvalidValue);
   ++TheRuntime().graph_launches;
   ++exec->waiting;
   tundra::emulation::Enqueue(stream, [exec] {
@@ -324,10 +333,10 @@ cudaError_t cudaGraphLaunch(cudaGraphExec_t exec, cudaStream_t stream) {
 cudaError_t cudaGraphDestroy(cudaGraph_t graph) {
   const Lock lock(TheRuntime().mutex);
   const auto found = TheRuntime().graphs.find(graph);
-  if (found == TheRuntime().graphs.end()) return cudaErrorInvalidValue;
+  if (found == TheRuntime().graphs.end()) return Failed(cudaErrorInvalidValue);
   if (graph->waiting > 0) {
     TheRuntime().kernel_error = "a graph was destroyed before it ran";
-    return cudaErrorInvalidValue;
+    return Failed(cudaErrorInvalidValue);
   }
   TheRuntime().graphs.erase(found);
   return cudaSuccess;
@@ -341,7 +350,7 @@ cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t bytes, cudaMemcpy
   const bool from_device = kind != cudaMemcpyHostToDevice;
   if ((to_device && !tundra::emulation::IsDeviceMemory(to, bytes)) ||
       (from_device && !tundra::emulation::IsDeviceMemory(from, bytes))) {
-    return cudaErrorInvalidValue;
+    return Failed(cudaErrorInvalidValue);
   }
   tundra::emulation::Enqueue(stream, [to, from, bytes] {
     std::memmove(to, from, bytes);
@@ -351,7 +360,7 @@ cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t bytes, cudaMemcpy
 }
 
 cudaError_t cudaMemsetAsync(void* data, int value, size_t bytes, cudaStream_t stream) {
-  if (!tundra::emulation::IsDeviceMemory(data, bytes)) return cudaErrorInvalidValue;
+  if (!tundra::emulation::IsDeviceMemory(data, bytes)) return Failed(cudaErrorInvalidValue);
   tundra::emulation::Enqueue(stream, [data, value, bytes] {
     std::memset(data, value, bytes);
     return std::string();

@@ -29,6 +29,8 @@ enum cudaMemcpyKind {
   cudaMemcpyDeviceToDevice = 3,
 };
 enum cudaStreamCaptureMode { cudaStreamCaptureModeThreadLocal = 1 };
+// The version of CUDA that the emulation stands for.
+#define CUDART_VERSION 0
 inline constexpr unsigned cudaHostAllocMapped = 2;
 inline constexpr unsigned cudaStreamNonBlocking = 1;
 inline constexpr unsigned cudaEventDisableTiming = 2;
@@ -49,6 +51,9 @@ struct cudaDeviceProp {
 // The text of cudaErrorLaunchFailure is that of the error of the latest kernel.
 const char* cudaGetErrorString(cudaError_t error);
 const char* cudaGetErrorName(cudaError_t error);
+// The last error that a call of this thread returned, which is forgotten then. Calls that succeed
+// leave it as it is, so it stays until it is asked for, and a launch asks.
+cudaError_t cudaGetLastError();
 
 cudaError_t cudaGetDeviceCount(int* count);
 cudaError_t cudaSetDevice(int device);

@@ -288,7 +288,7 @@ absl::Status Launch(dim3 grid, dim3 block, size_t shared_bytes, cudaStream_t str
   emulation::Enqueue(stream, [shape, arguments = Converted(kernel, args...)] {
     return emulation::RunGrid(name, shape, [&] { std::apply(kernel, arguments); });
   });
-  return absl::OkStatus();
+  return StatusOf(cudaGetLastError(), "launching a kernel");
 }
 
 }  // namespace tundra::cuda

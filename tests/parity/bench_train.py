@@ -4,6 +4,8 @@ For each precision and number of tokens: a base folder of the shape with random 
 are written; then `tundra-bench-train` and PEFT train on both in turns, --rounds of them, in processes of their
 own. What counts is the median step of each over all rounds, and their ratio; interleaving keeps a machine that
 grows slower or faster from favouring one. Both must find the same loss before the first update, else it exits with 1.
+A side that fails (of memory, say) is told with its reason, in the table and the JSON, and the others go on; it exits
+with 1 if Tundra failed, or all of PEFT's.
 
   build/parity-venv/bin/python tests/parity/bench_train.py --shape smollm2-135m --precision f32 bf16 --tokens 512 2048
   … --device cuda       PEFT on the GPU and Tundra with the same --device
@@ -114,11 +116,25 @@ def show_progress(text):
         print(f"\r\x1b[2K{text}", end="", file=sys.stderr, flush=True)
 
 
+class Failed(Exception):
+    """A program failed; its command and what it said last."""
+
+
 def output_of(command, environment=None):
-    done = subprocess.run([str(c) for c in command], capture_output=True, text=True, env=environment)
+    try:
+        done = subprocess.run([str(c) for c in command], capture_output=True, text=True, env=environment)
+    except OSError as error:
+        raise Failed(f"{command[0]}: {error}") from error
     if done.returncode != 0:
-        sys.exit(f"{' '.join(str(c) for c in command)}\nfailed:\n{done.stderr.strip()}")
+        # One that the kernel killed, mostly for memory, says nothing.
+        said = "\n".join(done.stderr.strip().splitlines()[-30:]) or "nothing was said"
+        ended = f"was ended by signal {-done.returncode}" if done.returncode < 0 else "failed"
+        raise Failed(f"{' '.join(str(c) for c in command)}\n{ended}:\n{said}")
     return done.stdout
+
+
+def last_line(text):
+    return text.strip().splitlines()[-1] if text.strip() else text
 
 
 def write_base(args, folder):
@@ -158,6 +174,7 @@ class Case:
         for mode in modes:
             self.sides["peft" if mode == "f32" else f"peft {mode}"] = lambda last, mode=mode: self.peft(mode)
         self.turns = {side: [] for side in self.sides}
+        self.failed = {}  # by side, the reason
 
     def tundra(self, last):
         # Products are profiled in the last turn only.
@@ -178,13 +195,21 @@ class Case:
     def run(self):
         for turn in range(self.args.rounds):
             for side, take in self.sides.items():
+                if side in self.failed:
+                    continue  # it would fail again
                 show_progress(f"{self.precision}, {self.tokens} tokens: turn {turn + 1} of {self.args.rounds}, {side}")
-                self.turns[side].append(take(turn + 1 == self.args.rounds))
+                try:
+                    self.turns[side].append(take(turn + 1 == self.args.rounds))
+                except (Failed, LookupError, ValueError) as error:
+                    self.failed[side] = str(error)
         show_progress("")
 
     def result(self):
         sides = {}
         for side, turns in self.turns.items():
+            if side in self.failed:
+                sides[side] = {"failed": self.failed[side], "turns": [turn["step_seconds"] for turn in turns]}
+                continue
             steps = [s for turn in turns for s in turn["step_seconds"]]
             sides[side] = {
                 "step_seconds_median": statistics.median(steps),
@@ -195,18 +220,35 @@ class Case:
                 "first_loss": turns[0]["first_loss"],
                 "turns": [turn["step_seconds"] for turn in turns],
             }
+        result = {"precision": self.precision, "tokens": self.tokens, "sides": sides, "profile": None}
+        if "tundra" in self.failed:
+            return result
         ours = sides["tundra"]["step_seconds_median"]
         for side, figures in sides.items():
+            if "failed" in figures:
+                continue
             figures["tundra_is_faster_by"] = figures["step_seconds_median"] / ours
             # Of turns taken one after the other.
             figures["by_turn"] = [statistics.median(t) / statistics.median(o["step_seconds"])
                                   for t, o in zip(figures["turns"], self.turns["tundra"])]
-        return {"precision": self.precision, "tokens": self.tokens, "sides": sides, "profile": self.turns["tundra"][-1]["profile"]}
+        return result | {"profile": self.turns["tundra"][-1]["profile"]}
+
+
+def failures(case):
+    """Sentences when Tundra failed, or all of PEFT's sides; one side of PEFT's may."""
+    failed = [side for side, figures in case["sides"].items() if "failed" in figures]
+    where = f"{case['precision']}, {case['tokens']} tokens: "
+    told = [f"{where}{side}: {case['sides'][side]['failed']}" for side in failed]
+    if "tundra" in failed:
+        return told
+    return told if len(failed) == len(case["sides"]) - 1 else []
 
 
 def loss_fault(case):
     """A sentence when the sides did not compute the same, else None."""
-    losses = {side: figures["first_loss"] for side, figures in case["sides"].items()}
+    losses = {side: figures["first_loss"] for side, figures in case["sides"].items() if "failed" not in figures}
+    if "tundra" not in losses:
+        return None
     ours = losses.pop("tundra")
     for side, loss in losses.items():
         if abs(ours - loss) > LOSS_TOLERANCE[case["precision"]] * abs(loss):
@@ -218,13 +260,18 @@ def print_table(cases):
     print(f"{'precision':10}{'tokens':>7}  {'side':15}{'tokens/s':>9}{'step ms':>9}{'fastest':>9}{'memory MB':>11}{'Tundra faster by':>18}  by turn")
     for case in cases:
         for side, f in case["sides"].items():
-            ratio = "" if side == "tundra" else f"{f['tundra_is_faster_by']:.2f}"
-            span = "" if side == "tundra" else f"{min(f['by_turn']):.2f} to {max(f['by_turn']):.2f}"
+            if "failed" in f:
+                print(f"{case['precision']:10}{case['tokens']:>7}  {side:15}failed: {last_line(f['failed'])[:150]}")
+                continue
+            compared = side != "tundra" and "tundra_is_faster_by" in f  # not when Tundra failed
+            ratio = f"{f['tundra_is_faster_by']:.2f}" if compared else ""
+            span = "" if not compared else f"{min(f['by_turn']):.2f} to {max(f['by_turn']):.2f}"
             memory = f["device_peak_bytes" if case["on_gpu"] else "process_peak_bytes"]
             print(f"{case['precision']:10}{case['tokens']:>7}  {side:15}{f['tokens_per_second']:>9.1f}{1e3 * f['step_seconds_median']:>9.1f}"
                   f"{1e3 * f['step_seconds_fastest']:>9.1f}{memory / 1e6:>11.0f}{ratio:>18}  {span}")
-        print(f"{'':17}  efficiency {100 * case['profile']['efficiency']:.1f} %; first loss "
-              + ", ".join(f"{side} {f['first_loss']:.5f}" for side, f in case["sides"].items()))
+        if case["profile"]:
+            print(f"{'':17}  efficiency {100 * case['profile']['efficiency']:.1f} %; first loss "
+                  + ", ".join(f"{side} {f['first_loss']:.5f}" for side, f in case["sides"].items() if "failed" not in f))
 
 
 def versions():
@@ -245,7 +292,10 @@ def main():
     cases = []
     with tempfile.TemporaryDirectory() as temp:
         base = Path(temp) / "base"
-        config = write_base(args, base)
+        try:
+            config = write_base(args, base)
+        except Failed as error:
+            sys.exit(str(error))
         for precision in args.precision:
             for tokens in args.tokens:
                 rows = Path(temp) / f"rows-{tokens}.jsonl"
@@ -254,13 +304,17 @@ def main():
                 case.run()
                 cases.append(case.result() | {"on_gpu": args.device != "cpu"})
                 if args.json:  # now: a comparison takes long, and may be broken off
-                    args.json.write_text(json.dumps({"versions": versions(), "cases": cases}, indent=1))
-    print(f"{args.shape}, rank {args.rank} on {args.target_modules}, {args.threads} threads, {cases[0]['profile']['device']['name']}; "
+                    args.json.write_text(json.dumps({"shape": args.shape, "versions": versions(), "cases": cases}, indent=1))
+    device = next((case["profile"]["device"]["name"] for case in cases if case["profile"]), args.device)
+    print(f"{args.shape}, rank {args.rank} on {args.target_modules}, {args.threads} threads, {device}; "
           + ", ".join(f"{name} {version}" for name, version in versions().items()))
     print_table(cases)
+    failed = [told for case in cases for told in failures(case)]
     faults = [fault for case in cases if (fault := loss_fault(case))]
     if faults:
-        sys.exit("not the same computation:\n" + "\n".join(faults))
+        failed.append("not the same computation:\n" + "\n".join(faults))
+    if failed:
+        sys.exit("\n".join(failed))
     return 0
 
 

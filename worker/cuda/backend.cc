@@ -16,6 +16,7 @@ namespace {
 absl::StatusOr<int> CountDevices() {
   int count = 0;
   const cudaError_t error = cudaGetDeviceCount(&count);
+  if (error != cudaSuccess) (void)cudaGetLastError();  // see StatusOf
   if (error == cudaErrorInsufficientDriver) {
     return absl::FailedPreconditionError(
         "there is no NVIDIA driver, or it is older than this build's CUDA needs; install the "

@@ -221,16 +221,17 @@ absl::Status CudaDevice::MakeCurrent() const {
 
 std::string CudaDevice::name() const { return absl::StrCat(model_, " (cuda:", ordinal_, ")"); }
 
+// The version of CUDA is that of the build: nvcc's own library has expf, logf and their like.
 std::string CudaDevice::numerics_class() const {
   const std::string model = absl::StrReplaceAll(model_, {{" ", "-"}, {"/", "-"}});
   return absl::StrCat("cuda/", model, "/", multiprocessors_, "-sm/engine-", kEngineNumericsVersion,
-                      "/", ProductsVersion(), attention_library_.empty() ? "" : "/",
-                      attention_library_);
+                      "/cuda-", CUDART_VERSION, "/", ProductsVersion(),
+                      attention_library_.empty() ? "" : "/", attention_library_);
 }
 
 size_t CudaDevice::available_bytes() const {
   size_t free = 0, total = 0;
-  if (!MakeCurrent().ok() || cudaMemGetInfo(&free, &total) != cudaSuccess) return 0;
+  if (!MakeCurrent().ok() || !StatusOf(cudaMemGetInfo(&free, &total), "free memory").ok()) return 0;
   return free;
 }
 

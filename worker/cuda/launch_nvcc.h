@@ -165,6 +165,9 @@ absl::Status Launch(dim3 grid, dim3 block, size_t shared_bytes, cudaStream_t str
                  "shared memory of a kernel");
     if (!status.ok()) return status;
   }
+  // What calls that don't go through StatusOf left is not this launch's: a polled event that is
+  // not ready yet, for example. (An error of the device itself stays.)
+  (void)cudaGetLastError();
   kernel<<<grid, block, shared_bytes, stream>>>(args...);
   return StatusOf(cudaGetLastError(), "launching a kernel");
 }

@@ -38,7 +38,8 @@ class Products {
  public:
   virtual ~Products() = default;
   // Bits depend on the operands and (inner, cols, direction, types, alignment to 16 bytes)
-  // only, not on t. Errors: kInternal when the library fails.
+  // only, not on t. Errors: kInternal when the library fails, kFailedPrecondition when it can't
+  // do this t with the algorithm of the shape.
   virtual absl::Status Run(cudaStream_t stream, const Product& product) = 0;
 };
 

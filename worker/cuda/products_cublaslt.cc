@@ -1,13 +1,17 @@
 // Products through cuBLASLt. One algorithm for each (inner, cols, direction, types,
 // alignment): the first that the library's heuristic names for a fixed number of rows, used
 // for every number of rows, so that neither timing nor the size of a micro-batch chooses.
-// Without split-K, whose partial sums would be added in an order of the library's.
+// Without split-K, whose partial sums would be added in an order of the library's; nor
+// stream-K, whose order would depend on the number of rows (see Choose). Whether it can do a
+// number of rows, the library is asked when that number comes for the first time.
 //
 // cuBLASLt counts in columns: row-major out [t, cols] is its column-major D [cols, t].
 #include <cublasLt.h>
 
+#include <array>
 #include <map>
-#include <tuple>
+#include <span>
+#include <string>
 
 #include "absl/synchronization/mutex.h"
 #include "common/status.h"
@@ -18,6 +22,8 @@ namespace {
 
 // Rows that the heuristic is asked for.
 constexpr int64_t kNominalRows = 2048;
+// Algorithms that the heuristic may name.
+constexpr int kCandidates = 16;
 
 absl::Status StatusOf(cublasStatus_t status, const char* what) {
   if (status == CUBLAS_STATUS_SUCCESS) return absl::OkStatus();
@@ -93,6 +99,13 @@ Key KeyOf(const Product& p) {
           Alignment(p.out, p.out_stride, sizeof(float))};
 }
 
+std::string ShapeText(const Product& p) {
+  const bool forward = p.direction == Direction::kForward;
+  return absl::StrCat("the ", forward ? "forward" : "backward", " product with a weight of ",
+                      forward ? p.cols : p.inner, " x ", forward ? p.inner : p.cols,
+                      p.bf16 ? " in bf16" : " in f32");
+}
+
 template <typename T>
 absl::Status Prefer(const Preference& preference, cublasLtMatmulPreferenceAttributes_t attribute,
                     T value) {
@@ -112,8 +125,8 @@ class CublasLtProducts final : public Products {
 
   absl::Status Run(cudaStream_t stream, const Product& p) override {
     if (p.t == 0 || p.cols == 0) return absl::OkStatus();
-    ASSIGN_OR_RETURN(const cublasLtMatmulAlgo_t algorithm, AlgorithmFor(p));
     ASSIGN_OR_RETURN(const Description d, Describe(p, p.t));
+    ASSIGN_OR_RETURN(const cublasLtMatmulAlgo_t algorithm, AlgorithmFor(p, d));
     const float one = 1, beta = p.accumulate ? 1 : 0;
     return StatusOf(cublasLtMatmul(handle_, d.operation.get(), &one, p.weight, d.weight.get(), p.in,
                                    d.in.get(), &beta, p.out, d.out.get(), p.out, d.out.get(),
@@ -124,13 +137,45 @@ class CublasLtProducts final : public Products {
  private:
   explicit CublasLtProducts(cublasLtHandle_t handle) : handle_(handle) {}
 
-  absl::StatusOr<cublasLtMatmulAlgo_t> AlgorithmFor(const Product& p) {
+  struct Chosen {
+    cublasLtMatmulAlgo_t algorithm;
+    std::map<int64_t, absl::Status> by_rows;  // whether it can do them
+  };
+
+  absl::StatusOr<cublasLtMatmulAlgo_t> AlgorithmFor(const Product& p, const Description& d) {
     const Key key = KeyOf(p);
     const absl::MutexLock lock(&mutex_);
-    const auto found = algorithms_.find(key);
-    if (found != algorithms_.end()) return found->second;
-    ASSIGN_OR_RETURN(const cublasLtMatmulAlgo_t algorithm, Choose(p, key));
-    return algorithms_[key] = algorithm;
+    auto found = chosen_.find(key);
+    if (found == chosen_.end()) {
+      ASSIGN_OR_RETURN(const cublasLtMatmulAlgo_t algorithm, Choose(p, key));
+      found = chosen_.emplace(key, Chosen{algorithm, {}}).first;
+    }
+    Chosen& chosen = found->second;
+    auto checked = chosen.by_rows.find(p.t);
+    if (checked == chosen.by_rows.end()) {
+      checked = chosen.by_rows.emplace(p.t, Check(p, d, chosen.algorithm)).first;
+    }
+    RETURN_IF_ERROR(checked->second);
+    return chosen.algorithm;
+  }
+
+  absl::Status Check(const Product& p, const Description& d,
+                     const cublasLtMatmulAlgo_t& algorithm) const {
+    cublasLtMatmulHeuristicResult_t result = {};
+    const cublasStatus_t status =
+        cublasLtMatmulAlgoCheck(handle_, d.operation.get(), d.weight.get(), d.in.get(), d.out.get(),
+                                d.out.get(), &algorithm, &result);
+    if (status == CUBLAS_STATUS_SUCCESS && result.workspaceSize <= kProductWorkspace) {
+      return absl::OkStatus();
+    }
+    const std::string why =
+        status != CUBLAS_STATUS_SUCCESS
+            ? cublasLtGetStatusString(status)
+            : absl::StrCat("it would take ", result.workspaceSize, " bytes of workspace");
+    return absl::FailedPreconditionError(absl::StrCat(
+        "the algorithm that cuBLASLt names for ", ShapeText(p), " can't do ", p.t, " rows (", why,
+        "), and another one would give other bits; choose another training.micro_batch_tokens, or "
+        "run with another version of CUDA"));
   }
 
   absl::StatusOr<cublasLtMatmulAlgo_t> Choose(const Product& p, const Key& key) {
@@ -150,34 +195,54 @@ class CublasLtProducts final : public Products {
     RETURN_IF_ERROR(Prefer(preference, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES,
                            static_cast<uint32_t>(key.out_alignment)));
     ASSIGN_OR_RETURN(const Description d, Describe(p, kNominalRows));
-    cublasLtMatmulHeuristicResult_t result = {};
+    std::array<cublasLtMatmulHeuristicResult_t, kCandidates> results = {};
     int count = 0;
-    RETURN_IF_ERROR(StatusOf(cublasLtMatmulAlgoGetHeuristic(
-                                 handle_, d.operation.get(), d.weight.get(), d.in.get(),
-                                 d.out.get(), d.out.get(), preference.get(), 1, &result, &count),
-                             "choosing an algorithm"));
-    if (count == 0) {
-      return absl::InternalError(absl::StrCat("cuBLASLt has no algorithm for a product of ",
-                                              p.inner, " x ", p.cols, " without split-K"));
-    }
-    return WithoutSplit(result.algo);
+    RETURN_IF_ERROR(StatusOf(
+        cublasLtMatmulAlgoGetHeuristic(handle_, d.operation.get(), d.weight.get(), d.in.get(),
+                                       d.out.get(), d.out.get(), preference.get(), kCandidates,
+                                       results.data(), &count),
+        "choosing an algorithm"));
+    return FirstWhole(p, {results.data(), static_cast<size_t>(count)});
   }
 
-  // The reduction scheme above already rules split-K out; this is what the promise rests on.
-  static absl::StatusOr<cublasLtMatmulAlgo_t> WithoutSplit(const cublasLtMatmulAlgo_t& algorithm) {
+  // The first algorithm that adds each sum in one piece. The configuration tells split-K. It has
+  // no word for stream-K, but what that leaves unfinished goes through the workspace: the first
+  // that takes none, or where all do, the first. That rows don't count is tested on a card
+  // (frozen_rows_card_test).
+  static absl::StatusOr<cublasLtMatmulAlgo_t> FirstWhole(
+      const Product& p, std::span<const cublasLtMatmulHeuristicResult_t> results) {
+    const cublasLtMatmulAlgo_t* first = nullptr;
+    for (const cublasLtMatmulHeuristicResult_t& result : results) {
+      if (result.state != CUBLAS_STATUS_SUCCESS) continue;
+      ASSIGN_OR_RETURN(const bool whole, WithoutSplit(result.algo));
+      if (!whole) continue;
+      if (result.workspaceSize == 0) return result.algo;
+      if (first == nullptr) first = &result.algo;
+    }
+    if (first != nullptr) return *first;
+    return absl::InternalError(absl::StrCat("cuBLASLt has no algorithm without split-K for ",
+                                            ShapeText(p), "; run with another version of CUDA"));
+  }
+
+  static absl::StatusOr<bool> WithoutSplit(const cublasLtMatmulAlgo_t& algorithm) {
     int32_t splits = 0;
+    uint32_t reduction = 0;
     size_t written = 0;
     RETURN_IF_ERROR(
         StatusOf(cublasLtMatmulAlgoConfigGetAttribute(&algorithm, CUBLASLT_ALGO_CONFIG_SPLITK_NUM,
                                                       &splits, sizeof splits, &written),
                  "choosing an algorithm"));
-    if (splits > 1) return absl::InternalError("cuBLASLt chose split-K against its preference");
-    return algorithm;
+    RETURN_IF_ERROR(StatusOf(
+        cublasLtMatmulAlgoConfigGetAttribute(&algorithm, CUBLASLT_ALGO_CONFIG_REDUCTION_SCHEME,
+                                             &reduction, sizeof reduction, &written),
+        "choosing an algorithm"));
+    // Anything but a number of splits would be a way of the library's own.
+    return (splits == 0 || splits == 1) && reduction == CUBLASLT_REDUCTION_SCHEME_NONE;
   }
 
   cublasLtHandle_t handle_;
   absl::Mutex mutex_;
-  std::map<Key, cublasLtMatmulAlgo_t> algorithms_;
+  std::map<Key, Chosen> chosen_;
 };
 
 }  // namespace

@@ -14,11 +14,14 @@
 
 namespace tundra::cuda {
 
-// kResourceExhausted when device memory ran out, kInternal for every other error.
+// kResourceExhausted when device memory ran out, kInternal for every other error. The runtime
+// keeps the thread's last error until it is asked for; it is taken here, so that the next launch,
+// which asks, doesn't report it a second time as its own.
 inline absl::Status StatusOf(cudaError_t error, const char* what) {
   if (error == cudaSuccess) return absl::OkStatus();
   const std::string text =
       absl::StrCat(what, ": ", cudaGetErrorString(error), " (", cudaGetErrorName(error), ")");
+  (void)cudaGetLastError();
   if (error == cudaErrorMemoryAllocation) return absl::ResourceExhaustedError(text);
   return absl::InternalError(text);
 }
