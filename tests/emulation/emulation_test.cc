@@ -40,7 +40,10 @@ class Memory {
 
 class Emulation : public testing::Test {
  protected:
-  void SetUp() override { ASSERT_EQ(cudaStreamCreateWithFlags(&stream_, 0), cudaSuccess); }
+  void SetUp() override {
+    (void)cudaGetLastError();  // of an earlier test
+    ASSERT_EQ(cudaStreamCreateWithFlags(&stream_, 0), cudaSuccess);
+  }
   void TearDown() override {
     emulation::SetOrder(0);
     ASSERT_EQ(cudaStreamDestroy(stream_), cudaSuccess);

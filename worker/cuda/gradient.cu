@@ -88,6 +88,12 @@ __global__ void __launch_bounds__(kThreads)
   if (threadIdx.x == 0) AtomicMax(largest + piece.tensor, most);
 }
 
+// Exactly 1 / scale, for a scale that is a power of two: a division would take a call, and as
+// the quotient by a power of two the product by this is exact.
+TUNDRA_DEVICE double InverseOfPower(double scale) {
+  return std::bit_cast<double>((uint64_t{2046} << 52) - std::bit_cast<uint64_t>(scale));
+}
+
 // A block's part of the norm: a thread adds every 256th element, then BlockSum's tree.
 __global__ void __launch_bounds__(kThreads)
     MeanGradientsKernel(TensorTable tensors, Pointer<const int64_t> sum,
@@ -98,13 +104,14 @@ __global__ void __launch_bounds__(kThreads)
   const Piece piece = tensors.PieceAt(blockIdx.x);
   if (piece.begin >= piece.end) return;
   const double scale = scales[piece.tensor];
+  const double inverse = InverseOfPower(scale);
   double squares = 0;
   TUNDRA_UNROLL
   for (int64_t k = 0; k < kPerThread; ++k) {
     const int64_t i = piece.begin + k * kThreads + threadIdx.x;
     if (i >= piece.end) break;
-    const float g =
-        scale > 0 ? static_cast<float>(static_cast<double>(sum[i]) / scale / divisor) : 0.0f;
+    const double unscaled = static_cast<double>(sum[i]) * inverse;
+    const float g = scale > 0 ? static_cast<float>(unscaled / divisor) : 0.0f;
     grad[i] = g;
     squares += static_cast<double>(g) * g;  // the product of two floats is exact in double
   }

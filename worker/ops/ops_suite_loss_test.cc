@@ -6,6 +6,13 @@
 namespace tundra::suite {
 namespace {
 
+// A chunk of some rows of the largest vocabulary, and no whole card's memory.
+TEST_P(OpsSuite, AChunkOfLogitsHasAReasonableSize) {
+  Bed bed(GetParam(), 1);
+  EXPECT_GE(bed.ops().preferred_logits_bytes(), size_t{16} << 20);
+  EXPECT_LE(bed.ops().preferred_logits_bytes(), size_t{1} << 30);
+}
+
 double Reference(const Mat& hidden, const Mat& w, const std::vector<int32_t>& targets) {
   const Mat logits = Times(hidden, Transposed(w));
   double loss = 0;

@@ -37,6 +37,11 @@ void CheckFrozen(const Backend& backend, Precision precision) {
                   one == &forward ? Direction::kForward : Direction::kBackward;
               const size_t bytes = bed.ops().PreparedBytes(s.n, s.k, dtype, direction, precision);
               if (bytes == 0) continue;
+              if (direction == Direction::kBackward && bed.ops().prepared_serves_both()) {
+                backward = forward;
+                backward.direction = direction;
+                continue;
+              }
               const View storage = bed.New(DType::kBF16, 1, static_cast<int64_t>(bytes + 1) / 2);
               bed.scratch().ResetPeak();
               auto prepared = bed.ops().PrepareWeight(bed.ctx(), w_view, direction, precision,
