@@ -50,9 +50,9 @@ class EmulatedDevice(unittest.TestCase):
 
     def test_without_dropout_layers_are_launched_as_graphs(self):
         # Work is captured when it comes the third time.
-        reference, _, graphs = self.train("cuda:0", 1, 1, dropout=0, max_steps=4)
+        reference, _, graphs = self.train("cuda:0", 1, 1, dropout=0, max_steps=3)
         self.assertGreater(graphs, 0)
-        sharded, _, graphs = self.train("cuda:0,0", 2, 2, dropout=0, max_steps=4)
+        sharded, _, graphs = self.train("cuda:0,0", 2, 2, dropout=0, max_steps=3)
         self.assertGreater(graphs, 0)
         self.assertEqual(sharded, reference)
 

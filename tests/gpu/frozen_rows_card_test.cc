@@ -91,7 +91,7 @@ class FrozenRows : public ::testing::TestWithParam<WeightShape> {
     constexpr int64_t kAtOnce = 64;
     for (int64_t r = 0; r < rows; r += kAtOnce) {
       some.resize(static_cast<size_t>(std::min(kAtOnce, rows - r)) * row_bytes);
-      RETURN_IF_ERROR(device_->CopyOut(ctx(), some.data(), out.row<char>(r), some.size()));
+      RETURN_IF_ERROR(device_->CopyOut(ctx(), some.data(), out.At(r, 0), some.size()));
       RETURN_IF_ERROR(device_->Synchronize(ctx()));
       if (r == 0) outcome.first_rows = some.substr(0, kCompared * row_bytes);
       outcome.hash = outcome.hash * 31 + std::hash<std::string_view>()(some);
