@@ -47,8 +47,8 @@ struct Bed {
     return plan.ok() ? *plan : nullptr;
   }
 
-  FakeLibrary* library = new FakeLibrary;
-  RaggedAttention attention{std::unique_ptr<RaggedLibrary>(library)};
+  FakeLibrary* sdpa = new FakeLibrary;
+  RaggedAttention attention{std::unique_ptr<RaggedLibrary>(sdpa)};
 };
 
 const AttentionParams kParams{8, 2, 64, 0.125f, Precision::kBF16};
@@ -60,7 +60,7 @@ TEST(RaggedAttention, APlanIsMadeOnceForAllWorkOfItsRoundedShape) {
   EXPECT_EQ(plan->shape(), (RaggedShape{8, 2, 64, 0.125f, 8, 512, 1024}));
   EXPECT_EQ(bed.Plan(Direction::kForward, kParams, 8, 512, 1024), plan);
   EXPECT_EQ(bed.Plan(Direction::kForward, kParams, 6, 257, 900), plan);
-  EXPECT_EQ(bed.library->asked, 1);
+  EXPECT_EQ(bed.sdpa->asked, 1);
   // Another direction, more rows, a longer one, more tokens, another scale.
   EXPECT_NE(bed.Plan(Direction::kBackward, kParams, 5, 300, 1000), plan);
   EXPECT_NE(bed.Plan(Direction::kForward, kParams, 9, 300, 1000), plan);
@@ -69,7 +69,7 @@ TEST(RaggedAttention, APlanIsMadeOnceForAllWorkOfItsRoundedShape) {
   AttentionParams other = kParams;
   other.scale = 0.25f;
   EXPECT_NE(bed.Plan(Direction::kForward, other, 5, 300, 1000), plan);
-  EXPECT_EQ(bed.library->asked, 6);
+  EXPECT_EQ(bed.sdpa->asked, 6);
 }
 
 TEST(RaggedAttention, ShapesAreRoundedUpByLittle) {
@@ -88,29 +88,29 @@ TEST(RaggedAttention, ShapesAreRoundedUpByLittle) {
 
 TEST(RaggedAttention, WhatTheLibraryHasNoKernelForIsTheOwnKernelsFromThenOn) {
   Bed bed;
-  bed.library->answer = absl::UnimplementedError("heads of 64");
+  bed.sdpa->answer = absl::UnimplementedError("heads of 64");
   EXPECT_EQ(bed.Plan(Direction::kForward, kParams, 5, 300, 1000), nullptr);
-  bed.library->answer = absl::OkStatus();
+  bed.sdpa->answer = absl::OkStatus();
   EXPECT_EQ(bed.Plan(Direction::kForward, kParams, 5, 300, 1000), nullptr);
-  EXPECT_EQ(bed.library->asked, 1);
+  EXPECT_EQ(bed.sdpa->asked, 1);
   EXPECT_NE(bed.Plan(Direction::kBackward, kParams, 5, 300, 1000), nullptr);
 }
 
 TEST(RaggedAttention, APlanThatWantsMoreMemoryThanThereIsIsNotUsed) {
   Bed bed;
-  bed.library->too_large = true;
+  bed.sdpa->too_large = true;
   EXPECT_EQ(bed.Plan(Direction::kBackward, kParams, 5, 300, 1000), nullptr);
-  bed.library->too_large = false;
+  bed.sdpa->too_large = false;
   EXPECT_EQ(bed.Plan(Direction::kBackward, kParams, 5, 300, 1000), nullptr);
-  EXPECT_EQ(bed.library->asked, 1);
+  EXPECT_EQ(bed.sdpa->asked, 1);
 }
 
 TEST(RaggedAttention, AFailureIsToldAndTheNextCallTriesAgain) {
   Bed bed;
-  bed.library->answer = absl::InternalError("out of luck");
+  bed.sdpa->answer = absl::InternalError("out of luck");
   const auto plan = bed.attention.PlanFor(Direction::kForward, kParams, {ConstView(), 1, 10}, 100);
-  EXPECT_EQ(plan.status(), bed.library->answer);
-  bed.library->answer = absl::OkStatus();
+  EXPECT_EQ(plan.status(), bed.sdpa->answer);
+  bed.sdpa->answer = absl::OkStatus();
   EXPECT_NE(bed.Plan(Direction::kForward, kParams, 1, 10, 100), nullptr);
 }
 
@@ -123,9 +123,9 @@ TEST(RaggedAttention, TheLibraryIsNotAskedForWhatItIsNotMeantFor) {
   EXPECT_EQ(bed.Plan(Direction::kForward, odd, 5, 300, 1000), nullptr);
   // More rows than the scratch memory has room for.
   EXPECT_EQ(bed.Plan(Direction::kForward, kParams, 129, 1, 100), nullptr);
-  bed.library->backward = false;
+  bed.sdpa->backward = false;
   EXPECT_EQ(bed.Plan(Direction::kBackward, kParams, 5, 300, 1000), nullptr);
-  EXPECT_EQ(bed.library->asked, 0);
+  EXPECT_EQ(bed.sdpa->asked, 0);
   EXPECT_EQ(bed.attention.ScratchBytes(1000, full), 0u);
   EXPECT_EQ(bed.attention.ScratchBytes(1000, odd), 0u);
 }
@@ -138,7 +138,7 @@ TEST(RaggedAttention, ScratchMemoryGrowsWithTheTokensAndIsLessWithoutABackward) 
     EXPECT_GE(bytes, before) << tokens;
     before = bytes;
   }
-  bed.library->backward = false;
+  bed.sdpa->backward = false;
   EXPECT_LT(bed.attention.ScratchBytes(9983, kParams), before / 2);
 }
 
