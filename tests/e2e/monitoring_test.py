@@ -30,6 +30,14 @@ def read(name):
         return file.read()
 
 
+def panels():
+    """(title, expression) of each query of each dashboard."""
+    for name in sorted(os.listdir(os.path.join(FOLDER, "dashboards"))):
+        for panel in json.loads(read(os.path.join("dashboards", name)))["panels"]:
+            for target in panel["targets"]:
+                yield panel["title"], target["expr"]
+
+
 def free_port():
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -62,6 +70,19 @@ class Rules(unittest.TestCase):
             self.assertIn(f'alertname="{alert}"', tests)
             self.assertIn(f"### {alert}\n", runbook)
             self.assertIn(f"README.md#{alert.lower()}\n", read("rules.yml"))
+
+
+    def test_dashboards_ask_for_metrics_that_there_are(self):
+        with open(os.path.join(e2e.SOURCE, "docs/operations.md"), encoding="utf-8") as file:
+            known = set(re.findall(r"`(tundra_\w+)", file.read()))
+        recorded = set(re.findall(r"- record: (\S+)", read("rules.yml")))
+        found = list(panels())
+        self.assertGreater(len(found), 10)
+        for title, expression in found:
+            for metric in re.findall(r"\btundra_\w+", expression):
+                self.assertIn(re.sub("_(bucket|count|sum)$", "", metric), known, title)
+            for record in re.findall(r"\btundra:\S+", expression):
+                self.assertIn(record, recorded, title)
 
 
 class RealPrometheus(unittest.TestCase):
@@ -122,6 +143,9 @@ class RealPrometheus(unittest.TestCase):
             e2e.wait_until(lambda name=metric: self.query(name), f"{metric} has data")
         for record in re.findall(r"- record: (\S+)", read("rules.yml")):
             e2e.wait_until(lambda name=record: self.query(name), f"{record} has data")
+        for title, expression in panels():
+            if "tundra_job_failures_total" not in expression:
+                e2e.wait_until(lambda query=expression: self.query(query), f"the panel {title!r} has data")
         e2e.wait_until(lambda: float(self.query("tundra:steps:rate5m")[0]["value"][1]) > 0, "steps are counted")
         for group in self.ask("rules")["groups"]:
             for rule in group["rules"]:
