@@ -136,7 +136,7 @@ class PythonClient(unittest.TestCase):
             self.submit(training={"batch_size": "x"})
         with self.assertRaisesRegex(ValueError, "the name must end in"):
             self.client.upload("rows.csv")
-        with self.assertRaisesRegex(TypeError, "no argument epochs"):
+        with self.assertRaisesRegex(TypeError, "epochs"):
             self.submit(epochs=3)
         bad = os.path.join(LIB, "bad.jsonl")
         with open(bad, "w", encoding="utf-8") as file:
@@ -157,7 +157,7 @@ class PythonClient(unittest.TestCase):
             free.bind(("127.0.0.1", 0))
             nobody = f"127.0.0.1:{free.getsockname()[1]}"
         with client_module.Client(nobody) as client:
-            with self.assertRaisesRegex(client_module.TundraError, f"no Tundra service answers at {nobody}"):
+            with self.assertRaisesRegex(client_module.TundraError, f"{nobody}: .*start it or set TUNDRA_ADDRESS"):
                 client.bases()
         home = tempfile.mkdtemp(dir=LIB)
         saved = {k: os.environ.pop(k, None) for k in ("TUNDRA_ADDRESS", "TUNDRA_HOME")}

@@ -1,6 +1,5 @@
 """The connection to a service, and what is asked of it as a whole."""
 
-import hashlib
 import json
 import os
 import types
@@ -9,13 +8,13 @@ import uuid
 import grpc
 
 from .errors import TundraError, from_rpc, translated
+from .files import chunks, sha256
 from .job import Job
 from .v1 import (artifact_pb2_grpc, base_pb2, base_pb2_grpc, dataset_pb2, dataset_pb2_grpc, generate_pb2,
                  generate_pb2_grpc, job_pb2, job_pb2_grpc, job_spec_pb2)
-from .values import fill, resources, to_dict
+from .values import fill, fill_resources, to_dict
 
 _DEFAULT_ADDRESS = "127.0.0.1:7700"
-_CHUNK_BYTES = 1 << 20
 _SUFFIXES = (".jsonl", ".jsonl.gz", ".jsonl.zst")
 
 
@@ -86,20 +85,13 @@ class Client:
         twice."""
         if not str(path).endswith(_SUFFIXES):
             raise ValueError(f"{path}: the name must end in {', '.join(_SUFFIXES)}")
-        digest = hashlib.sha256()
-        size = 0
-        with open(path, "rb") as file:
-            for chunk in iter(lambda: file.read(_CHUNK_BYTES), b""):
-                digest.update(chunk)
-                size += len(chunk)
+        metadata = dataset_pb2.UploadDatasetRequest.Metadata(
+            display_name=os.path.basename(path), size_bytes=os.path.getsize(path), sha256=sha256(path))
 
         def messages():
-            metadata = dataset_pb2.UploadDatasetRequest.Metadata(
-                display_name=os.path.basename(path), size_bytes=size, sha256=digest.hexdigest())
             yield dataset_pb2.UploadDatasetRequest(metadata=metadata)
-            with open(path, "rb") as file:
-                for chunk in iter(lambda: file.read(_CHUNK_BYTES), b""):
-                    yield dataset_pb2.UploadDatasetRequest(chunk=chunk)
+            for chunk in chunks(path):
+                yield dataset_pb2.UploadDatasetRequest(chunk=chunk)
 
         return to_dict(self.stubs.datasets.UploadDataset(messages()))
 
@@ -113,27 +105,24 @@ class Client:
 
     @translated
     def submit(self, base, train, validation=None, name=None, lora=None, training=None, checkpoint=None, eval=None,
-               labels=None, **rest):
+               resources=None, labels=None, request_id=None):
         """Uploads the data, validates it, and makes a job.
 
         `train` and `validation` are files or names of data sets. The other parts are dicts with the keys of a job file:
         lora={"rank": 16}, training={"epochs": 3, "learning_rate": 2e-4, "precision": "bf16"},
         resources={"devices": 2, "shards": "auto"}, checkpoint={"every_steps": 50}, eval={"samples": ["Hello?"]}.
+        `request_id` makes the call repeatable: the same one with the same request is the same job, for 24 hours.
         Raises ValueError for a key that there is not, TundraError for data or values that won't do, with every fault."""
-        parts = dict(rest)
-        unknown = set(parts) - {"resources", "request_id"}
-        if unknown:
-            raise TypeError(f"submit has no argument {', '.join(sorted(unknown))}")
         spec = job_spec_pb2.JobSpec(base=base)
         for part, values in (("lora", lora), ("training", training), ("checkpoint", checkpoint), ("eval", eval)):
             fill(getattr(spec, part), values or {}, part)
-        resources(spec.resources, parts.get("resources") or {})
+        fill_resources(spec.resources, resources or {})
         spec.dataset.train = self._checked(train, base, spec.training)
         if validation is not None:
             spec.dataset.validation = self._checked(validation, base, spec.training)
         job = job_pb2.Job(display_name=name or os.path.splitext(os.path.basename(str(train)))[0], spec=spec,
                           labels=labels or {})
-        request = job_pb2.CreateJobRequest(job=job, request_id=parts.get("request_id") or str(uuid.uuid4()))
+        request = job_pb2.CreateJobRequest(job=job, request_id=request_id or str(uuid.uuid4()))
         return Job(self, to_dict(self.stubs.jobs.CreateJob(request, timeout=self.timeout)))
 
     def _dataset(self, data):

@@ -28,7 +28,8 @@ def from_rpc(error, address):
     code = error.code().name
     message = error.details() or "no details"
     if code == "UNAVAILABLE":
-        message = f"no Tundra service answers at {address}: {message}; is it running, and is the address right?"
+        # The service says so itself when it is busy or stops; gRPC, when nobody answers.
+        message = f"{address}: {message}; if no Tundra service runs there, start it or set TUNDRA_ADDRESS"
     return TundraError(code, message)
 
 

@@ -1,12 +1,12 @@
 """A job: what it is doing, its figures, its results."""
 
-import hashlib
 import os
 import time
 
 import grpc
 
 from .errors import JobFailed, TundraError, translated
+from .files import sha256
 from .progress import Progress
 from .v1 import artifact_pb2, job_pb2
 from .values import to_dict
@@ -155,22 +155,14 @@ class Job:
         return folder
 
     def _download_file(self, name, file, path):
-        if os.path.exists(path) and _sha256(path) == file["sha256"]:
+        if os.path.exists(path) and sha256(path) == file["sha256"]:
             return
         part = path + ".part"
         request = artifact_pb2.DownloadFileRequest(name=name, filename=file["filename"])
         with open(part, "wb") as out:
             for message in self.client.stubs.artifacts.DownloadFile(request):
                 out.write(message.chunk)
-        if _sha256(part) != file["sha256"]:
+        if sha256(part) != file["sha256"]:
             os.remove(part)
             raise TundraError("DATA_LOSS", f"{file['filename']} arrived with other bytes than it has; try again")
         os.replace(part, path)
-
-
-def _sha256(path):
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        for chunk in iter(lambda: file.read(1 << 20), b""):
-            digest.update(chunk)
-    return digest.hexdigest()

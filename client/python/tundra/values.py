@@ -67,7 +67,7 @@ def _enum(field, value, path):
     return field.enum_type.values_by_name[str(value).upper()].number
 
 
-def resources(message, values):
+def fill_resources(message, values):
     """As a job file has them: devices is a number or {"min", "max"}, shards a number or "auto"."""
     for key, value in values.items():
         if key == "devices" and isinstance(value, dict):
