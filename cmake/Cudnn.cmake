@@ -1,7 +1,7 @@
 # cuDNN's attention in the CUDA backend: used where cudnn.h (9.6 or newer) and cudnn_frontend.h
-# (1.14 or newer; header-only, in NVIDIA's PyPI package nvidia-cudnn-frontend and on GitHub) are
-# found, and left out elsewhere. -D TUNDRA_CUDNN_FRONTEND_INCLUDE=DIR and -D
-# TUNDRA_CUDNN_INCLUDE=DIR name folders. The library itself is opened at run time.
+# (1.14 or newer; header-only, in NVIDIA's Python package nvidia-cudnn-frontend) are found, and
+# left out elsewhere. -D TUNDRA_CUDNN_FRONTEND_INCLUDE=DIR and -D TUNDRA_CUDNN_INCLUDE=DIR name
+# folders. The library itself is opened at run time.
 # Sets TUNDRA_CUDNN and, where it is off, TUNDRA_CUDNN_WHY_NOT.
 option(TUNDRA_WITH_CUDNN "Use cuDNN's attention if its headers are found" ON)
 set(TUNDRA_CUDNN OFF)

@@ -1,5 +1,6 @@
 // What happens to gradients after a backward pass: maxima, exact sums, norm, AdamW. Each
-// formula is that of gradient_cpu.cc, operation by operation, unfused.
+// formula is that of gradient_cpu.cc, operation by operation, unfused; only quotients come about
+// in another way, to the same bits, and a block's part of a norm is added in another order.
 #include <bit>
 #include <cmath>
 
