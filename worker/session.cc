@@ -13,8 +13,8 @@ constexpr absl::Duration kLongestPause = absl::Seconds(2);
 
 }  // namespace
 
-Session::Session(std::shared_ptr<grpc::ChannelInterface> channel, SessionHandler handler)
-    : channel_(std::move(channel)), handler_(std::move(handler)), thread_([this] { Run(); }) {}
+Session::Session(std::shared_ptr<ChannelSource> channels, SessionHandler handler)
+    : channels_(std::move(channels)), handler_(std::move(handler)), thread_([this] { Run(); }) {}
 
 Session::~Session() {
   {
@@ -56,7 +56,7 @@ void Session::Run() {
 }
 
 void Session::RunStream() {
-  auto stub = tundra::v1::WorkerService::NewStub(channel_);
+  auto stub = tundra::v1::WorkerService::NewStub(channels_->Get());
   grpc::ClientContext context;
   {
     absl::MutexLock lock(&mu_);
