@@ -29,7 +29,7 @@ API_FILES = ("job", "job_spec", "dataset", "base", "artifact", "generate", "flee
 SECTIONS = ("", "dataset", "lora", "training", "resources", "checkpoint", "eval")
 TYPES = {"int32": "whole number", "int64": "whole number", "double": "number", "bool": "true or false",
          "string": "text"}
-PROGRAMS = ("tundra-coordinator", "tundra-worker", "tundra-bench-train")
+PROGRAMS = ("tundra-coordinator", "tundra-worker")
 
 
 def read(path):

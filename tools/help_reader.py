@@ -4,7 +4,8 @@ import os
 import re
 import subprocess
 
-ENTRY = re.compile(r"^  (\S.*?)(?:  +(\S.*))?$")
+# CLI11 puts descriptions into this column, or on the next line where the flag is too long.
+COLUMN = 30
 TITLES = {"Options:": "options", "Positionals:": "positionals", "Subcommands:": "commands"}
 
 
@@ -28,9 +29,13 @@ class Help:
                 self.about.append(line)
             elif line.startswith("   "):
                 self._continue(part, line.strip())
-            elif ENTRY.match(line):
-                entry = ENTRY.match(line)
-                part.append((re.sub(r" \.\.\.", "…", entry[1]), entry[2] or ""))
+            elif line.startswith("  "):
+                what = line[:COLUMN]
+                # A long flag may have a space in this place, too, but only inside "INT in [0 - 9]".
+                fits = (what.endswith(" ") and what.count("[") == what.count("]")
+                        and not what.endswith(" in "))
+                what = what if fits else line
+                part.append((what.strip().replace(" ...", "…"), line[COLUMN:].strip() if fits else ""))
             elif line.strip():
                 # A section of the program's own, behind CLI11's.
                 part = []
