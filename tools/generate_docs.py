@@ -49,6 +49,11 @@ def cell(text):
     return one_line(text).replace("|", "\\|")
 
 
+def grouped(text):
+    """Long whole numbers, three digits at a time."""
+    return re.sub(r"(?<![\w.^])\d{5,}(?![\w.])", lambda number: f"{int(number[0]):,}", text)
+
+
 def table(head, rows):
     lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
     return "\n".join(lines + ["| " + " | ".join(map(cell, row)) + " |" for row in rows])
@@ -68,6 +73,7 @@ class Key:
         facts = field.facts
         self.type = facts.get("type") or self._type(field)
         self.unit = facts.get("unit", "")
+        # As it stands there: tests read it.
         self.range = facts.get("range", "")
         self.default = facts["default"]
         self.bytes = facts.get("bytes") == "yes"
@@ -122,7 +128,7 @@ def key_entry(key):
         lines.append(f"- `{name}`: {meaning}")
     if key.values:
         lines.append("")
-    facts = [("type", key.type), ("unit", key.unit), ("range", key.range), ("default", key.default),
+    facts = [("type", key.type), ("unit", key.unit), ("range", grouped(key.range)), ("default", key.default),
              ("changes the bytes", "yes" if key.bytes else "no"), ("elsewhere", key.peers)]
     lines.append(" · ".join(f"{name}: {value}" for name, value in facts if value))
     home = key.path.split(".")
@@ -133,7 +139,7 @@ def key_entry(key):
 
 def keys_text():
     keys = job_keys()
-    rows = [(f"[`{key.path}`](#{key.anchor})", key.type + (f" ({key.unit})" if key.unit else ""), key.range,
+    rows = [(f"[`{key.path}`](#{key.anchor})", key.type + (f" ({key.unit})" if key.unit else ""), grouped(key.range),
              key.default, "yes" if key.bytes else "") for key in keys]
     lines = [table(("key", "type", "range", "default", "bytes"), rows), ""]
     for section in SECTIONS:
@@ -169,7 +175,7 @@ def type_text(field, known):
 
 
 def field_meaning(field, oneof):
-    facts = ". ".join(f"{name.capitalize()}: {field.facts[name]}" for name in ("unit", "range", "default")
+    facts = ". ".join(f"{name.capitalize()}: {grouped(field.facts[name])}" for name in ("unit", "range", "default")
                       if name in field.facts)
     parts = [one_line(field.comment), facts + "." if facts else "",
              f"One of `{oneof.name}`." if oneof else ""]
@@ -241,7 +247,7 @@ def flag_row(what, meaning):
         span = re.sub(pattern, text, span)
     name = ", ".join(flag["name"].split(","))
     kind = f" {flag['type']}" if flag["type"] and name.startswith("-") else ""
-    return (f"`{name}{kind}{flag['more'] or ''}`", span.replace(",", ", "),
+    return (f"`{name}{kind}{flag['more'] or ''}`", grouped(span.replace(",", ", ")),
             "required" if flag["required"] else flag["default"] or "", meaning)
 
 

@@ -16,7 +16,7 @@ import generate_docs  # noqa: E402
 from help_reader import commands_of, flags_of, help_of  # noqa: E402
 
 # Not of the repository, or made by others' tools.
-SKIPPED_FOLDERS = {".git", "build", "shared", "node_modules", "__pycache__"}
+SKIPPED_FOLDERS = {".git", "build", "node_modules", "__pycache__"}
 FENCE = re.compile(r"^( *)(```+|~~~+)([^\n`]*)\n(.*?)^\1\2 *$", re.S | re.M)
 SPAN = re.compile(r"(?<!`)(`+)(?!`)(.+?)(?<!`)\1(?!`)", re.S)
 LINK = re.compile(r"!?\[(?:[^\]\[]|\[[^\]]*\])*\]\(([^()\s]+)(?: \"[^\"]*\")?\)")
