@@ -233,8 +233,9 @@ def api_text():
 
 
 FLAG = re.compile(r"^(?P<name>\S+)(?: (?P<type>[A-Z]+))?(?::(?P<range>.*?))?(?:=(?P<default>\S+?))?"
-                  r"(?P<more>…)?(?P<required> REQUIRED)?$")
-RANGES = ((r"^\w+ in \[(\S+) - (\S+)\]$", r"\1 to \2"), (r"^\{(.*)\}$", r"\1"), (r"^NONNEGATIVE$", "0 or more"))
+                  r"(?P<more>…| x \d+)?(?P<required> REQUIRED)?$")
+RANGES = ((r"^\w+ in \[(\S+) - (\S+)\]$", r"\1 to \2"), (r"^\{(.*)\}$", r"\1"), (r"^NONNEGATIVE$", "0 or more"),
+          (r"^[A-Z ]+$", ""))
 
 
 def flag_row(what, meaning):
@@ -276,10 +277,11 @@ def cli_text(bin_dir):
              "`tundra local` talks to no service, and takes of these only those in its own table.", ""]
     for command in commands_of(tundra):
         shown = help_of(tundra, *command)
-        if shown.commands and not shown.about[1:] and command[0] == "local":
+        if shown.usage.endswith(" SUBCOMMAND"):  # does nothing by itself
             continue
         name = " ".join(command)
-        lines += [f"### `tundra {name}`", "", one_line(shown.about[0]).rstrip(".") + ".", ""]
+        about = one_line("\n".join(shown.about).split("\n\n")[0]).rstrip(".") + "."
+        lines += [f"### `tundra {name}`", "", about, ""]
         lines += command_text(shown, common)
     for program in PROGRAMS:
         if not os.path.exists(os.path.join(bin_dir, program)):

@@ -6,6 +6,7 @@ import subprocess
 
 # CLI11 puts descriptions into this column, or on the next line where the flag is too long.
 COLUMN = 30
+MORE = re.compile(r"(\(Env:\w+\)|(?:Needs|Excludes):.*?)(?= Excludes:|$)")
 TITLES = {"Options:": "options", "Positionals:": "positionals", "Subcommands:": "commands"}
 
 
@@ -19,34 +20,37 @@ class Help:
         self.options = []
         self.positionals = []
         self.commands = []
-        part = self.about
+        part = None
         for line in text.splitlines():
             if line.startswith("Usage: "):
                 self.usage = re.sub(r"^Usage: (\S*/)?", "", line).strip()
-            elif line.rstrip() in TITLES:
-                part = getattr(self, TITLES[line.rstrip()])
-            elif part is self.about:
-                self.about.append(line)
-            elif line.startswith("   "):
-                self._continue(part, line.strip())
-            elif line.startswith("  "):
-                what = line[:COLUMN]
-                # A long flag may have a space in this place, too, but only inside "INT in [0 - 9]".
-                fits = (what.endswith(" ") and what.count("[") == what.count("]")
-                        and not what.endswith(" in "))
-                what = what if fits else line
-                part.append((what.strip().replace(" ...", "…"), line[COLUMN:].strip() if fits else ""))
-            elif line.strip():
-                # A section of the program's own, behind CLI11's.
                 part = []
+            elif self.usage == "":
+                self.about.append(line)
+            elif line and not line.startswith(" "):
+                # Flags may stand in groups; what else a program tells is left out.
+                part = getattr(self, TITLES.get(line.rstrip(), ""), [])
+            elif line.startswith("   "):
+                if part and line.strip():
+                    what, about = part[-1]
+                    part[-1] = (what, f"{about} {line.strip()}".strip())
+            elif line.strip():
+                part = self.options if line.startswith("  -") else part
+                part.append(self._entry(line))
         while self.about and not self.about[-1].strip():
             self.about.pop()
 
     @staticmethod
-    def _continue(part, text):
-        if part and text:
-            what, description = part[-1]
-            part[-1] = (what, (description + " " + text).strip() if description else text)
+    def _entry(line):
+        what = line[:COLUMN]
+        # A long flag may have a space in this place, too, but only inside "INT in [0 - 9]".
+        fits = (what.endswith(" ") and what.count("[") == what.count("]")
+                and not what.endswith((" in ", ": ")))
+        what = (what if fits else line).strip().replace(" ...", "…")
+        # What goes with other flags, or with a variable, belongs to the description.
+        more = MORE.findall(what)
+        about = " ".join([line[COLUMN:].strip() if fits else "", *more]).strip()
+        return MORE.sub("", what).strip(), about
 
 
 def help_of(program, *command):
