@@ -234,13 +234,14 @@ def api_text():
 
 FLAG = re.compile(r"^(?P<name>\S+)(?: (?P<type>[A-Z]+))?(?::(?P<range>.*?))?(?:=(?P<default>\S+?))?"
                   r"(?P<more>…| x \d+)?(?P<required> REQUIRED)?$")
-RANGES = ((r"^\w+ in \[(\S+) - (\S+)\]$", r"\1 to \2"), (r"^\{(.*)\}$", r"\1"), (r"^NONNEGATIVE$", "0 or more"),
+RANGES = ((r"^\w+ in \[(\S+) - 1073741824\]$", r"\1 or more"), (r"^\w+ in \[(\S+) - (\S+)\]$", r"\1 to \2"),
+          (r"^\{(.*)\}$", r"\1"), (r"^NONNEGATIVE$", "0 or more"),
           (r"^[A-Z ]+$", ""))
 
 
 def flag_row(what, meaning):
     """A row of (flag, range, default, meaning), of CLI11's one text for the first three."""
-    flag = FLAG.match(what)
+    flag = FLAG.match(re.sub(r":SIZE \[.*\]…?", "", what))
     if not flag:
         raise ValueError(f"--help has a flag that is not understood: {what}")
     span = flag["range"] or ""
