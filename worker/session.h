@@ -46,6 +46,8 @@ class Session {
   // The stream's, while there is one: so that the destructor can end a call that
   // waits for a coordinator that neither reads nor answers.
   grpc::ClientContext* context_ ABSL_GUARDED_BY(mu_) = nullptr;
+  // How the last stream ended; OK since one has begun.
+  absl::Status last_end_ ABSL_GUARDED_BY(mu_);
   absl::Duration heartbeat_ ABSL_GUARDED_BY(mu_) = absl::Seconds(1);
   std::thread thread_;
 };

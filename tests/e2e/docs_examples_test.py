@@ -87,6 +87,7 @@ class DocsExamples(unittest.TestCase):
         """What a command prints: its output, then its errors."""
         environment = dict(os.environ, PATH=f"{BIN}:{os.environ['PATH']}",
                            TUNDRA_ADDRESS=f"127.0.0.1:{self.service.port}",
+                           TUNDRA_TOKEN_FILE=self.service.tokens["admin"],
                            TUNDRA_CONFIG=os.path.join(self.folder, "none.yaml"))
         done = subprocess.run(["bash", "-c", command], cwd=self.folder, env=environment, timeout=120,
                               capture_output=True, text=True, check=False)
