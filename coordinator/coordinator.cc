@@ -12,6 +12,7 @@
 #include "coordinator/blobs/garbage.h"
 #include "coordinator/http/metrics.h"
 #include "coordinator/http/probe_server.h"
+#include "coordinator/http/web_server.h"
 #include "coordinator/store/job_state.h"
 #include "coordinator/store/sqlite_store.h"
 
@@ -56,6 +57,7 @@ class CoordinatorImpl : public Coordinator {
   absl::Status Start() {
     RETURN_IF_ERROR(CheckAddress("--listen", options_.listen, options_.insecure));
     RETURN_IF_ERROR(CheckAddress("--http", options_.http, options_.insecure));
+    RETURN_IF_ERROR(CheckAddress("--web", options_.web, options_.insecure));
     RETURN_IF_ERROR(OpenStores());
     controller_ =
         std::make_unique<Controller>(store_.get(), &fleet_, &hub_, options_.clock,
@@ -76,12 +78,17 @@ class CoordinatorImpl : public Coordinator {
     ASSIGN_OR_RETURN(probes_,
                      StartProbeServer(options_.http, {.metrics = [this] { return Render(); },
                                                       .ready = [this] { return IsReady(); }}));
+    WebOptions web;
+    web.address = options_.web;
+    web.api = api_->InProcessChannel();
+    ASSIGN_OR_RETURN(web_, StartWebServer(std::move(web)));
     housekeeping_ = std::thread([this] { Housekeeping(); });
     return absl::OkStatus();
   }
 
   int grpc_port() const override { return api_->port(); }
   int http_port() const override { return probes_->port(); }
+  int web_port() const override { return web_->port(); }
 
   void Stop() override {
     {
@@ -92,6 +99,7 @@ class CoordinatorImpl : public Coordinator {
     // Sessions and watches end at the API server's stop; the executors drain
     // after it, while what they use is still there.
     fleet_.EndSessions();
+    if (web_ != nullptr) web_->Stop();
     if (api_ != nullptr) api_->Stop(kStopGrace);
     if (probes_ != nullptr) probes_->Stop();
     if (housekeeping_.joinable()) housekeeping_.join();
@@ -215,6 +223,7 @@ class CoordinatorImpl : public Coordinator {
   Context context_;
   std::unique_ptr<ApiServer> api_;
   std::unique_ptr<ProbeServer> probes_;
+  std::unique_ptr<WebServer> web_;
   std::thread housekeeping_;
   absl::Mutex mu_;
   bool stopping_ ABSL_GUARDED_BY(mu_) = false;

@@ -27,6 +27,7 @@ class ApiServerImpl : public ApiServer {
     services_.push_back(NewBaseService(context));
     services_.push_back(NewArtifactService(context));
     services_.push_back(NewGenerateService(context));
+    services_.push_back(NewFleetService(context));
     services_.push_back(NewWorkerService(context));
   }
   ~ApiServerImpl() override { Stop(absl::ZeroDuration()); }
@@ -59,6 +60,11 @@ class ApiServerImpl : public ApiServer {
   }
 
   int port() const override { return port_; }
+  std::shared_ptr<grpc::Channel> InProcessChannel() override {
+    grpc::ChannelArguments arguments;
+    arguments.SetMaxReceiveMessageSize(kMaxMessageBytes);
+    return server_->InProcessChannel(arguments);
+  }
 
   void Stop(absl::Duration grace) override {
     if (server_ == nullptr) return;

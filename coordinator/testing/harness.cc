@@ -55,6 +55,7 @@ void CoordinatorHarness::Start() {
   options.data_dir = dir_ / "data";
   options.listen = "127.0.0.1:0";
   options.http = "127.0.0.1:0";
+  options.web = "127.0.0.1:0";
   options.heartbeat_interval = absl::Milliseconds(500);
   options.lease = lease_;
   options.validator = std::make_unique<LineValidator>();
@@ -70,6 +71,7 @@ void CoordinatorHarness::Start() {
   bases_ = v1::BaseService::NewStub(channel_);
   artifacts_ = v1::ArtifactService::NewStub(channel_);
   generate_ = v1::GenerateService::NewStub(channel_);
+  fleet_ = v1::FleetService::NewStub(channel_);
 }
 
 void CoordinatorHarness::Restart() {

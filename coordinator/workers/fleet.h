@@ -22,6 +22,7 @@
 #include "common/clock.h"
 #include "coordinator/scheduler/schedule.h"
 #include "coordinator/store/records.h"
+#include "tundra/v1/fleet.pb.h"
 
 namespace tundra::coordinator {
 
@@ -97,6 +98,9 @@ class Fleet {
   bool IsConnected(const WorkerId& worker);
   // By "connected", "draining", "away".
   std::map<std::string, int> CountWorkers();
+  // As the API shows them, by name. `drained` is not known here.
+  std::vector<v1::Worker> ListWorkers();
+  std::vector<v1::Group> ListGroups();
 
  private:
   struct Worker {
@@ -129,6 +133,7 @@ class Fleet {
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   bool Trains(const WorkerId& id) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   bool IsAlive(const Worker& worker) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  v1::WorkerState StateOf(const Worker& worker) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
 
   Clock* const clock_;
   const FleetOptions options_;

@@ -68,6 +68,7 @@ class Service:
     def __init__(self):
         self.dir = tempfile.mkdtemp(prefix="tundra-e2e-")
         self.port = 0
+        self.web = 0
         self.coordinator = None
         self.workers = {}
 
@@ -92,7 +93,8 @@ class Service:
             os.remove(ports)
         self.coordinator = Process(
             "tundra-coordinator",
-            ["--listen", f"127.0.0.1:{self.port}", "--http", "127.0.0.1:0", "--data-dir",
+            ["--listen", f"127.0.0.1:{self.port}", "--http", "127.0.0.1:0",
+             "--web", f"127.0.0.1:{self.web}", "--data-dir",
              os.path.join(self.dir, "coordinator"), "--ports-file", ports, *flags],
             os.path.join(self.dir, "coordinator.log"))
 
@@ -105,6 +107,7 @@ class Service:
             parsed = json.load(file)
         self.port = parsed["grpc"]
         self.http = parsed["http"]
+        self.web = parsed["web"]
         return self
 
     def start_worker(self, name="worker", devices=1, threads=0, bases=BASES, flags=()):
