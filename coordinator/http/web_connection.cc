@@ -12,8 +12,8 @@ namespace tundra::coordinator {
 namespace {
 
 constexpr size_t kBufferBytes = 16 << 10;
-// How often a wait looks whether it is to end.
-constexpr absl::Duration kSlice = absl::Milliseconds(50);
+// How often an idle connection looks whether it is to end.
+constexpr absl::Duration kIdleSlice = absl::Milliseconds(100);
 // A connection is given this long for a request that is on its way already.
 constexpr absl::Duration kLeastIdle = absl::Milliseconds(200);
 // What is read of a request that was answered before its end.
@@ -103,9 +103,9 @@ bool WebConnection::Wait(short events, absl::Time deadline) const {
     const absl::Duration left = deadline - absl::Now();
     if (left <= absl::ZeroDuration()) return false;
     pollfd poll_for{.fd = socket_, .events = events, .revents = 0};
-    const int ready = ::poll(&poll_for, 1,
-                             static_cast<int>(absl::ToInt64Milliseconds(
-                                 absl::Ceil(std::min(left, kSlice), absl::Milliseconds(1)))));
+    // At least a millisecond, so that the last one is not spent asking.
+    const int64_t ms = std::clamp<int64_t>(absl::ToInt64Milliseconds(left), 1, 3'600'000);
+    const int ready = ::poll(&poll_for, 1, static_cast<int>(ms));
     if (ready > 0) return true;
     if (ready < 0 && errno != EINTR) return false;
   }
@@ -151,7 +151,7 @@ bool WebConnection::AwaitRequest() {
     buffer_.resize(moved.bytes > 0 ? static_cast<size_t>(moved.bytes) : 0);
     if (moved.bytes > 0) break;
     if (moved.bytes == 0 || moved.wait_for == 0) return false;
-    Wait(moved.wait_for, std::min(idle_until, absl::Now() + kSlice));
+    Wait(moved.wait_for, std::min(idle_until, now + kIdleSlice));
   }
   deadline_ = absl::Now() + limits_.request;
   return true;

@@ -31,7 +31,7 @@ struct WebOptions {
   std::function<std::shared_ptr<SSL_CTX>()> tls;
   ConnectionLimits limits;
   // Connections served at once.
-  size_t threads = 64;
+  size_t threads = 128;
 };
 
 class WebServer {

@@ -287,6 +287,44 @@ class WebPage(InBrowser):
         self.assertIn(job["samples"][0]["after"].strip()[:20], text)
         self.assert_no_complaints()
 
+    def module(self, name, expression):
+        """The value of a JavaScript expression over `m`, a module of the page."""
+        source = self.page.run("return [...document.querySelectorAll('link[rel=modulepreload]')].map((link) => link.href)"
+                               ".find((url) => url.endsWith('/' + arguments[0]))", name)
+        return self.page.command("POST", "/execute/async", {
+            "script": f"const done = arguments[arguments.length - 1]; import(arguments[0]).then((m) => done({expression}))",
+            "args": [source]})
+
+    def test_what_is_drawn_and_said_follows_from_the_figures(self):
+        self.live("", "first")
+        # Smoothing: weights of (1 - w) w^k over the values so far, made to add up to 1.
+        values, weight = [3.0, 1.0, 4.0, 1.0, 5.0], 0.6
+        wanted = []
+        for n in range(1, len(values) + 1):
+            weights = [weight ** (n - 1 - i) for i in range(n)]
+            wanted.append(sum(w * v for w, v in zip(weights, values)) / sum(weights))
+        smooth = self.module("scale.js", "m.smooth([3, 1, 4, 1, 5], 0.6)")
+        for seen, right in zip(smooth, wanted):
+            self.assertAlmostEqual(seen, right, places=12)
+        # Of a hundred thousand figures a single spike is still drawn.
+        drawn = self.module("scale.js", "m.thin(Array.from({length: 100000}, (_, i) => (i === 54321 ? 9 : 0)), 0, 100000, 500)")
+        self.assertIn(54321, drawn)
+        self.assertLessEqual(len(drawn), 2000)
+        self.assertEqual(drawn, sorted(drawn))
+        self.assertEqual(self.module("scale.js", "m.ticks(0, 90, 9)"), list(range(0, 91, 10)))
+        self.assertEqual(self.module("scale.js", "m.ticks(0.3, 0.61, 5)"), [0.3, 0.4, 0.5, 0.6])
+        self.assertEqual(self.module("scale.js", "m.logTicks(0.5, 30)"), [0.5, 1, 2, 5, 10, 20])
+        self.assertEqual(self.module("scale.js", "m.path([0, 1, 2, 3], [1, NaN, 0, 2], [0, 1, 2, 3], (x) => x, (y) => y, true)"),
+                         "M0.0 1.0M3.0 2.0", "what has no logarithm is a gap")
+        self.assertEqual(self.module("scale.js", "[0, 3, 3.4, 3.6, 99].map((x) => m.nearest([1, 2, 3, 4], x))"), [0, 2, 2, 3, 3])
+        for expression, text in (("m.figure(0.18214)", "0.1821"), ("m.figure(NaN)", "–"), ("m.figure(6.52e-7)", "6.52e−7"),
+                                 ("m.figure(1234567)", "1.23e6"), ("m.loss(0.196)", "0.1960"), ("m.bytes('443000')", "443 kB"),
+                                 ("m.duration(3725)", "1 h 2 min"), ("m.duration(65)", "1 min 5 s"), ("m.short(1967808)", "1.97M"),
+                                 ("m.age('2026-01-01T00:00:00Z', Date.parse('2026-01-01T02:30:00Z'))", "2 h ago"),
+                                 ("m.yaml({lora: {useRslora: false, targetModules: ['q_proj', 'v_proj']}, lrScheduler: 'COSINE'})",
+                                  "lora:\n  use_rslora: false\n  target_modules: [q_proj, v_proj]\nlr_scheduler: cosine")):
+            self.assertEqual(self.module("format.js", expression), text, expression)
+
     def test_downloads_an_adapter_whole(self):
         self.live(f"#/jobs/{self.done}", "Final adapter")
         self.page.devtools("Browser.setDownloadBehavior", behavior="allow", downloadPath=self.page.dir)

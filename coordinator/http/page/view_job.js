@@ -6,7 +6,7 @@ import {actionsOf} from './job_actions.js';
 import {curvesOf} from './job_curves.js';
 import {adapterOf, eventsOf, samplesOf, specOf} from './job_parts.js';
 import {ageNode, progressOf, setAge, stateSentence, whyOf} from './parts.js';
-import {jobBadge} from './states.js';
+import {hasEnded, jobBadge} from './states.js';
 
 function fact(word) {
   const value = h('dd', {}, '–');
@@ -77,6 +77,7 @@ export function openJob(id, ask) {
   const node = h('div', {}, loading, body);
 
   let shown = null;
+  let complete = false;
   let title = `Job ${id}`;
   const render = (job) => {
     loading.remove();
@@ -88,8 +89,11 @@ export function openJob(id, ask) {
   };
   const refresh = async () => {
     const job = await call('JobService/GetJob', {name});
+    // What belongs to a job that has ended does not change any more.
+    if (job === shown && complete) return;
     render(job);
     await Promise.all([curves.refresh(), events.refresh(), adapter.refresh()]);
+    complete = hasEnded(job.state);
   };
   const fail = (error) => {
     if (error.code !== 'not_found' && error.code !== 'invalid_argument') return false;
