@@ -40,6 +40,7 @@ struct LocalFlags {
   std::vector<std::string> base_dirs;
   int port = 7700;
   int http_port = 7701;
+  int web_port = 7702;
   bool detach = false;
 };
 
@@ -187,7 +188,8 @@ class LocalService {
     ASSIGN_OR_RETURN(Child coordinator,
                      client::Start("the coordinator", "tundra-coordinator",
                                    {"--listen", absl::StrCat("127.0.0.1:", flags_.port), "--http",
-                                    absl::StrCat("127.0.0.1:", flags_.http_port), "--data-dir",
+                                    absl::StrCat("127.0.0.1:", flags_.http_port), "--web",
+                                    absl::StrCat("127.0.0.1:", flags_.web_port), "--data-dir",
                                     flags_.data_dir + "/coordinator", "--ports-file", ports,
                                     "--bootstrap-token-file", AdminToken(), "--worker-token-file",
                                     WorkerToken()},
@@ -195,12 +197,13 @@ class LocalService {
     children_.push_back(coordinator);
     RETURN_IF_ERROR(WriteState());
     ASSIGN_OR_RETURN(const nlohmann::json json, WaitForPorts(coordinator, ports));
-    if (!json.contains("grpc") || !json["grpc"].is_number_integer() || !json.contains("http") ||
-        !json["http"].is_number_integer()) {
+    for (const char* const port : {"grpc", "http", "web"}) {
+      if (json.contains(port) && json[port].is_number_integer()) continue;
       return absl::InternalError(absl::StrCat(ports, ": does not name the ports"));
     }
     address_ = absl::StrCat("127.0.0.1:", json["grpc"].get<int>());
     http_ = absl::StrCat("http://127.0.0.1:", json["http"].get<int>());
+    web_ = absl::StrCat("http://127.0.0.1:", json["web"].get<int>());
     for (int i = 1; i <= flags_.workers; ++i) RETURN_IF_ERROR(StartWorker(i));
     RETURN_IF_ERROR(WaitForWorkers());
     complete_ = true;
@@ -230,6 +233,7 @@ class LocalService {
 
   const std::string& address() const { return address_; }
   const std::string& http() const { return http_; }
+  const std::string& web() const { return web_; }
 
  private:
   absl::Status StartWorker(int number) {
@@ -310,11 +314,9 @@ class LocalService {
       processes.push_back(
           {{"name", child.name}, {"pid", child.pid}, {"start_time", child.start_time}});
     }
-    const nlohmann::json state = {{"address", address_},
-                                  {"http", http_},
-                                  {"token_file", AdminToken()},
-                                  {"complete", complete_},
-                                  {"processes", processes}};
+    const nlohmann::json state = {{"address", address_},        {"http", http_},
+                                  {"token_file", AdminToken()}, {"web", web_},
+                                  {"complete", complete_},      {"processes", processes}};
     return WriteFileAtomically(LocalStatePath(flags_.data_dir), state.dump(2) + "\n");
   }
 
@@ -331,6 +333,7 @@ class LocalService {
   std::vector<Child> children_;
   std::string address_;
   std::string http_;
+  std::string web_;
   bool complete_ = false;
 };
 
@@ -451,17 +454,18 @@ int Up(const CommonFlags& common, LocalFlags flags) {
   if (common.json()) {
     const nlohmann::json json = {{"address", service.address()},
                                  {"http", service.http()},
+                                 {"web", service.web()},
                                  {"data_dir", flags.data_dir},
                                  {"token_file", flags.data_dir + "/admin.token"}};
     std::printf("%s\n", json.dump().c_str());
   } else {
     std::printf(
         "the service runs at %s with %d worker%s (%s)\n"
-        "  metrics  %s/metrics\n  data     %s\n  logs     %s/logs\n  token    %s/admin.token (this "
-        "machine's tundra finds it)\n",
+        "  web page %s\n  metrics  %s/metrics\n  data     %s\n  logs     %s/logs\n  token    "
+        "%s/admin.token (this machine's tundra finds it)\n",
         service.address().c_str(), flags.workers, flags.workers == 1 ? "" : "s",
-        flags.devices.c_str(), service.http().c_str(), flags.data_dir.c_str(),
-        flags.data_dir.c_str(), flags.data_dir.c_str());
+        flags.devices.c_str(), service.web().c_str(), service.http().c_str(),
+        flags.data_dir.c_str(), flags.data_dir.c_str(), flags.data_dir.c_str());
     std::printf(flags.detach ? "  stop it  tundra local down%s%s\n" : "  stop it  Ctrl-C%s%s\n",
                 flags.detach && flags.data_dir != DefaultDataDir() ? " --data-dir " : "",
                 flags.detach && flags.data_dir != DefaultDataDir() ? flags.data_dir.c_str() : "");
@@ -511,6 +515,9 @@ void AddLocal(CLI::App& app, CommonFlags& common, Run* run) {
       ->check(CLI::Range(0, 65535))
       ->capture_default_str();
   up->add_option("--http-port", flags->http_port, "Port of metrics and probes (0: any free one)")
+      ->check(CLI::Range(0, 65535))
+      ->capture_default_str();
+  up->add_option("--web-port", flags->web_port, "Port of the web page (0: any free one)")
       ->check(CLI::Range(0, 65535))
       ->capture_default_str();
   up->add_flag("--detach,-d", flags->detach, "Leave it running and return");

@@ -20,6 +20,7 @@ Setters SettersOf(Config& c) {
   return {
       {"listen", [&c](const YAML::Node& n) { c.listen = n.as<std::string>(); }},
       {"http", [&c](const YAML::Node& n) { c.http = n.as<std::string>(); }},
+      {"web", [&c](const YAML::Node& n) { c.web = n.as<std::string>(); }},
       {"data_dir", [&c](const YAML::Node& n) { c.data_dir = n.as<std::string>(); }},
       {"tls_cert", [&c](const YAML::Node& n) { c.tls_cert = n.as<std::string>(); }},
       {"tls_key", [&c](const YAML::Node& n) { c.tls_key = n.as<std::string>(); }},
@@ -104,6 +105,9 @@ listen: 127.0.0.1:7700
 # Address of /metrics, /healthz and /readyz.
 http: 127.0.0.1:7701
 
+# Address of the web page and of the API as JSON.
+web: 127.0.0.1:7702
+
 # Where jobs, data sets, checkpoints and adapters are kept. One coordinator a
 # folder. Empty: $TUNDRA_HOME/coordinator, or ~/.local/share/tundra/coordinator.
 data_dir: ""
@@ -132,7 +136,8 @@ allow_anonymous: false
 # and tokens cross the network readable. Tokens are needed all the same.
 insecure: false
 
-# Written once it serves, as JSON: {"grpc": PORT, "http": PORT, "pid": PID}.
+# Written once it serves, as JSON: {"grpc": PORT, "http": PORT, "web": PORT,
+# "pid": PID}.
 ports_file: ""
 
 # trace, debug, info, warn, error or off; as JSON lines for log collectors.

@@ -10,6 +10,7 @@ namespace tundra::coordinator {
 struct Config {
   std::string listen = "127.0.0.1:7700";
   std::string http = "127.0.0.1:7701";
+  std::string web = "127.0.0.1:7702";
   // Empty: "coordinator" beneath DefaultDataDir().
   std::string data_dir;
   std::string tls_cert;

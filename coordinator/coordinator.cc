@@ -13,6 +13,8 @@
 #include "coordinator/blobs/garbage.h"
 #include "coordinator/http/metrics.h"
 #include "coordinator/http/probe_server.h"
+#include "coordinator/http/web_server.h"
+#include "coordinator/http/web_tls.h"
 #include "coordinator/store/job_state.h"
 #include "coordinator/store/sqlite_store.h"
 
@@ -29,35 +31,40 @@ constexpr absl::Duration kStopGrace = absl::Seconds(1);
 constexpr int64_t kMostAuditEntries = 1'000'000;
 constexpr char kVersion[] = "0.1.0";
 
-// Errors: kPermissionDenied for what would let in anybody.
+// Errors: kPermissionDenied for what would let in anybody, or tell everybody.
+absl::Status CheckPort(const std::string& flag, const std::string& address,
+                       const CoordinatorOptions& options) {
+  RETURN_IF_ERROR(SplitAddress(address).status());
+  if (IsLoopbackAddress(address)) return absl::OkStatus();
+  if (options.auth.allow_anonymous) {
+    return absl::PermissionDeniedError(
+        absl::StrCat(flag, " ", address,
+                     " can be reached from other machines: --allow-anonymous, which lets "
+                     "everybody in, is for loopback only"));
+  }
+  if (options.insecure || !options.tls.cert.empty()) return absl::OkStatus();
+  return absl::PermissionDeniedError(
+      absl::StrCat(flag, " ", address,
+                   " can be reached from other machines, and nothing would be encrypted: give "
+                   "--tls-cert and --tls-key (tools/make-certificates makes some), listen on "
+                   "127.0.0.1, or say --insecure if the network is yours alone"));
+}
+
 absl::Status CheckSafety(const CoordinatorOptions& options) {
-  RETURN_IF_ERROR(SplitAddress(options.listen).status());
+  RETURN_IF_ERROR(CheckPort("--listen", options.listen, options));
+  RETURN_IF_ERROR(CheckPort("--web", options.web, options));
+  // Probes and metrics only: no names of jobs or users.
   RETURN_IF_ERROR(SplitAddress(options.http).status());
-  const bool tls = !options.tls.cert.empty();
-  const bool loopback = IsLoopbackAddress(options.listen);
-  if (!tls && !options.tls.ca.empty()) {
+  if (options.tls.cert.empty() && !options.tls.ca.empty()) {
     return absl::InvalidArgumentError(
         "--tls-client-ca needs the server's own certificate too: --tls-cert and --tls-key");
   }
-  if (!loopback && options.auth.allow_anonymous) {
+  if (!IsLoopbackAddress(options.listen) && !options.insecure &&
+      !options.auth.worker_token_file.empty()) {
     return absl::PermissionDeniedError(
         absl::StrCat("--listen ", options.listen,
-                     " can be reached from other machines: --allow-anonymous, "
-                     "which lets everybody in, is for loopback only"));
-  }
-  if (loopback || options.insecure) return absl::OkStatus();
-  if (!tls) {
-    return absl::PermissionDeniedError(absl::StrCat(
-        "--listen ", options.listen,
-        " can be reached from other machines, and nothing would be "
-        "encrypted: give --tls-cert and --tls-key (tools/make-certificates makes some), listen on "
-        "127.0.0.1, or say --insecure if the network is yours alone"));
-  }
-  if (!options.auth.worker_token_file.empty()) {
-    return absl::PermissionDeniedError(absl::StrCat(
-        "--listen ", options.listen,
-        " can be reached from other machines: workers there need "
-        "certificates of their own (--tls-client-ca), not the shared --worker-token-file"));
+                     " can be reached from other machines: workers there need certificates of "
+                     "their own (--tls-client-ca), not the shared --worker-token-file"));
   }
   return absl::OkStatus();
 }
@@ -103,12 +110,18 @@ class CoordinatorImpl : public Coordinator {
     ASSIGN_OR_RETURN(probes_,
                      StartProbeServer(options_.http, {.metrics = [this] { return Render(); },
                                                       .ready = [this] { return IsReady(); }}));
+    WebOptions web;
+    web.address = options_.web;
+    web.api = api_->InProcessChannel();
+    if (tls_ != nullptr) web.tls = ServerContexts(tls_);
+    ASSIGN_OR_RETURN(web_, StartWebServer(std::move(web)));
     housekeeping_ = std::thread([this] { Housekeeping(); });
     return absl::OkStatus();
   }
 
   int grpc_port() const override { return api_->port(); }
   int http_port() const override { return probes_->port(); }
+  int web_port() const override { return web_->port(); }
 
   void Stop() override {
     {
@@ -119,6 +132,7 @@ class CoordinatorImpl : public Coordinator {
     // Sessions and watches end at the API server's stop; the executors drain
     // after it, while what they use is still there.
     fleet_.EndSessions();
+    if (web_ != nullptr) web_->Stop();
     if (api_ != nullptr) api_->Stop(kStopGrace);
     if (probes_ != nullptr) probes_->Stop();
     if (housekeeping_.joinable()) housekeeping_.join();
@@ -266,6 +280,7 @@ class CoordinatorImpl : public Coordinator {
   Context context_;
   std::unique_ptr<ApiServer> api_;
   std::unique_ptr<ProbeServer> probes_;
+  std::unique_ptr<WebServer> web_;
   std::thread housekeeping_;
   absl::Mutex mu_;
   bool stopping_ ABSL_GUARDED_BY(mu_) = false;

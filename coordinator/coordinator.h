@@ -20,6 +20,7 @@ struct CoordinatorOptions {
   // HOST:PORT; port 0 takes any.
   std::string listen = "127.0.0.1:7700";
   std::string http = "127.0.0.1:7701";
+  std::string web = "127.0.0.1:7702";
   // Certificate and key of the server, and what workers' certificates must chain to. Empty: no
   // TLS.
   TlsFiles tls;
@@ -40,6 +41,7 @@ class Coordinator {
   virtual ~Coordinator() = default;
   virtual int grpc_port() const = 0;
   virtual int http_port() const = 0;
+  virtual int web_port() const = 0;
   // Stops serving within seconds; nothing that was acknowledged is lost, as also
   // when the process is killed instead.
   virtual void Stop() = 0;

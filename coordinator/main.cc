@@ -45,6 +45,8 @@ void Declare(CLI::App& app, Flags& flags) {
       ->capture_default_str();
   app.add_option("--http", c.http, "HOST:PORT of /metrics, /healthz and /readyz")
       ->capture_default_str();
+  app.add_option("--web", c.web, "HOST:PORT of the web page and of the API as JSON")
+      ->capture_default_str();
   app.add_option("--data-dir", c.data_dir,
                  "folder of database and blobs (default: $TUNDRA_HOME/coordinator or "
                  "~/.local/share/tundra/coordinator)");
@@ -83,6 +85,7 @@ absl::Status WritePorts(const std::string& path, const Coordinator& coordinator)
   if (path.empty()) return absl::OkStatus();
   const nlohmann::json ports = {{"grpc", coordinator.grpc_port()},
                                 {"http", coordinator.http_port()},
+                                {"web", coordinator.web_port()},
                                 {"pid", static_cast<int64_t>(getpid())}};
   return WriteFileAtomically(path, ports.dump() + "\n");
 }
@@ -120,6 +123,7 @@ int Serve(const Config& config) {
   options.auth.bootstrap_token_file = config.bootstrap_token_file;
   options.auth.worker_token_file = config.worker_token_file;
   options.auth.allow_anonymous = config.allow_anonymous;
+  options.web = config.web;
   options.insecure = config.insecure;
   options.heartbeat_interval = absl::Seconds(config.heartbeat_seconds);
   options.lease = absl::Seconds(config.lease_seconds);
@@ -128,8 +132,11 @@ int Serve(const Config& config) {
   const std::string data_dir = options.data_dir;
   absl::StatusOr<std::unique_ptr<Coordinator>> coordinator = StartCoordinator(std::move(options));
   if (!coordinator.ok()) return Fail(ExitCodeOf(coordinator.status()), coordinator.status());
-  LogInfo("serves gRPC on port {}, /metrics and /healthz on port {}, data in {}",
-          (*coordinator)->grpc_port(), (*coordinator)->http_port(), data_dir);
+  LogInfo(
+      "serves gRPC on port {}, the web page on port {}, /metrics and /healthz on port {}, data in "
+      "{}",
+      (*coordinator)->grpc_port(), (*coordinator)->web_port(), (*coordinator)->http_port(),
+      data_dir);
   const absl::Status ports = WritePorts(config.ports_file, **coordinator);
   if (!ports.ok()) return Fail(1, ports);
 

@@ -76,8 +76,14 @@ class Parser {
       at_ += 2;
     } else if (text_.substr(at_, 1) == "=") {
       at_ += 1;
+    } else if (text_.substr(at_, 1) == ":") {
+      if (term.field != JobFilterTerm::Field::kDisplayName) {
+        return Error("expected = or !=: only display_name can be searched with :");
+      }
+      term.contains = true;
+      at_ += 1;
     } else {
-      return Error("expected = or !=");
+      return Error("expected =, != or :");
     }
     SkipSpace();
     ASSIGN_OR_RETURN(term.value, Value());

@@ -64,6 +64,11 @@ class ApiServerImpl : public ApiServer {
   }
 
   int port() const override { return port_; }
+  std::shared_ptr<grpc::Channel> InProcessChannel() override {
+    grpc::ChannelArguments arguments;
+    arguments.SetMaxReceiveMessageSize(kMaxMessageBytes);
+    return server_->InProcessChannel(arguments);
+  }
 
   void Stop(absl::Duration grace) override {
     if (server_ == nullptr) return;

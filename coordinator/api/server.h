@@ -8,6 +8,10 @@
 #include "common/tls.h"
 #include "coordinator/api/context.h"
 
+namespace grpc {
+class Channel;
+}
+
 namespace tundra::coordinator {
 
 class ApiServer {
@@ -15,6 +19,8 @@ class ApiServer {
   virtual ~ApiServer() = default;
   // The port it listens on.
   virtual int port() const = 0;
+  // To this server, without a network. What it calls is checked like any other call.
+  virtual std::shared_ptr<grpc::Channel> InProcessChannel() = 0;
   // Ends all calls: streams at once, others within `grace`. Idempotent.
   virtual void Stop(absl::Duration grace) = 0;
 };

@@ -167,6 +167,8 @@ struct JobFilterTerm {
   // For kState the name ("RUNNING").
   std::string value;
   bool negated = false;
+  // For kDisplayName: the value is a part of it, whatever the case of ASCII letters.
+  bool contains = false;
 };
 
 struct JobQuery {

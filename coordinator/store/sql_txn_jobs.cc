@@ -33,7 +33,9 @@ std::string TermSql(const JobFilterTerm& term, std::vector<std::string>& texts,
       break;
     }
     case JobFilterTerm::Field::kDisplayName:
-      sql = absl::StrCat("display_name = ", bind(term.value));
+      sql = term.contains
+                ? absl::StrCat("instr(lower(display_name), lower(", bind(term.value), ")) > 0")
+                : absl::StrCat("display_name = ", bind(term.value));
       break;
     case JobFilterTerm::Field::kBase: {
       const std::string name = bind(term.value);

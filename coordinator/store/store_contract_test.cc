@@ -194,6 +194,8 @@ TEST_F(StoreContractTest, ListsByFilterNewestFirstInPages) {
                              {Field::kState, "", "QUEUED", false}}}),
               "3210");
     EXPECT_EQ(ids({.terms = {{Field::kBase, "", "tiny", false}}, .before_key = 3}), "10");
+    EXPECT_EQ(ids({.terms = {{Field::kDisplayName, "", "VE", false, true}}}), "420");
+    EXPECT_EQ(ids({.terms = {{Field::kDisplayName, "", "%", false, true}}}), "");
     EXPECT_EQ(ids({.terms = {{Field::kDisplayName, "", "' OR 1=1 --", false}}}), "");
     EXPECT_EQ((*txn.CountJobs())[v1::QUEUED], 4);
     EXPECT_EQ(txn.ListActiveJobs()->front().id.value, "job-0");

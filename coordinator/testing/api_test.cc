@@ -161,8 +161,10 @@ TEST_F(ApiTest, ListsInPagesWithAFilter) {
   EXPECT_EQ(list("labels.odd = yes AND state = QUEUED").second.jobs_size(), 2);
   EXPECT_EQ(list("display_name = \"job 3\"").second.jobs_size(), 1);
   EXPECT_EQ(list("base != tiny").second.jobs_size(), 0);
+  EXPECT_EQ(list("display_name : \"B 3\"").second.jobs_size(), 1);
+  EXPECT_EQ(list("display_name:JOB AND labels.odd = yes").second.jobs_size(), 2);
   for (const char* const bad : {"state = SLEEPING", "colour = red", "state", "state = QUEUED OR",
-                                "display_name = \"open", "labels. = x"}) {
+                                "display_name = \"open", "labels. = x", "state : QUEUED"}) {
     EXPECT_THAT(ViolatedFields(list(bad).first), ElementsAre("filter")) << bad;
   }
   EXPECT_THAT(ViolatedFields(list("", "forged").first), ElementsAre("page_token"));
@@ -408,6 +410,7 @@ CoordinatorOptions Options(const TempDir& dir) {
   options.listen = "127.0.0.1:0";
   options.http = "127.0.0.1:0";
   options.auth.allow_anonymous = true;
+  options.web = "127.0.0.1:0";
   return options;
 }
 
@@ -420,6 +423,10 @@ TEST_F(ApiTest, ATakenPortIsAClearError) {
   options.http = absl::StrCat("127.0.0.1:", coordinator_->http_port());
   EXPECT_THAT(StartCoordinator(std::move(options)),
               StatusIs(absl::StatusCode::kAlreadyExists, HasSubstr("--http")));
+  options = Options(dir_);
+  options.web = absl::StrCat("127.0.0.1:", coordinator_->web_port());
+  EXPECT_THAT(StartCoordinator(std::move(options)),
+              StatusIs(absl::StatusCode::kAlreadyExists, HasSubstr("--web")));
 }
 
 TEST_F(ApiTest, AddressesBeyondLoopbackNeedInsecure) {

@@ -57,6 +57,7 @@ void CoordinatorHarness::Start() {
   options.http = "127.0.0.1:0";
   options.auth = auth_;
   options.tls = tls_;
+  options.web = "127.0.0.1:0";
   options.heartbeat_interval = absl::Milliseconds(500);
   options.lease = lease_;
   options.validator = std::make_unique<LineValidator>();
@@ -72,6 +73,7 @@ void CoordinatorHarness::Start() {
   artifacts_ = v1::ArtifactService::NewStub(channel_);
   generate_ = v1::GenerateService::NewStub(channel_);
   access_ = v1::AccessService::NewStub(channel_);
+  fleet_ = v1::FleetService::NewStub(channel_);
 }
 
 void CoordinatorHarness::Restart() {

@@ -17,6 +17,7 @@
 #include "tundra/v1/artifact.grpc.pb.h"
 #include "tundra/v1/base.grpc.pb.h"
 #include "tundra/v1/dataset.grpc.pb.h"
+#include "tundra/v1/fleet.grpc.pb.h"
 #include "tundra/v1/generate.grpc.pb.h"
 #include "tundra/v1/job.grpc.pb.h"
 
@@ -67,6 +68,7 @@ class CoordinatorHarness : public ::testing::Test {
   std::unique_ptr<v1::ArtifactService::Stub> artifacts_;
   std::unique_ptr<v1::GenerateService::Stub> generate_;
   std::unique_ptr<v1::AccessService::Stub> access_;
+  std::unique_ptr<v1::FleetService::Stub> fleet_;
   std::shared_ptr<grpc::Channel> channel_;
   // Fake workers send no heartbeats: a slow machine must not lose them. Tests that
   // are about losing one set it lower.

@@ -707,7 +707,7 @@ TEST(SafetyTest, UnsafeSettingsAreRefused) {
   const auto refused = [&](const std::function<void(CoordinatorOptions&)>& change) {
     CoordinatorOptions options;
     options.data_dir = dir / "data";
-    options.listen = options.http = "127.0.0.1:0";
+    options.listen = options.http = options.web = "127.0.0.1:0";
     options.auth.bootstrap_token_file = dir / "token";
     change(options);
     const auto started = StartCoordinator(std::move(options));
@@ -715,6 +715,8 @@ TEST(SafetyTest, UnsafeSettingsAreRefused) {
   };
   EXPECT_EQ(refused([](CoordinatorOptions&) {}), "");
   EXPECT_THAT(refused([](auto& o) { o.listen = "0.0.0.0:0"; }), HasSubstr("--tls-cert"));
+  EXPECT_THAT(refused([](auto& o) { o.web = "0.0.0.0:0"; }), HasSubstr("--web"));
+  EXPECT_EQ(refused([](auto& o) { o.http = "0.0.0.0:0"; }), "");
   EXPECT_EQ(refused([](auto& o) {
               o.listen = "0.0.0.0:0";
               o.insecure = true;

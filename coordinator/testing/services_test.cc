@@ -61,7 +61,8 @@ TEST_F(ServicesTest, ListsItsServicesByReflection) {
   const std::string text = Text(response);
   for (const char* const service :
        {"tundra.v1.JobService", "tundra.v1.DatasetService", "tundra.v1.BaseService",
-        "tundra.v1.ArtifactService", "tundra.v1.GenerateService", "tundra.v1.WorkerService"}) {
+        "tundra.v1.ArtifactService", "tundra.v1.GenerateService", "tundra.v1.FleetService",
+        "tundra.v1.WorkerService"}) {
     EXPECT_THAT(text, ::testing::HasSubstr(service));
   }
   context.TryCancel();

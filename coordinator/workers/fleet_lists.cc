@@ -47,7 +47,9 @@ std::vector<v1::Worker> Fleet::ListWorkers() {
     }
     for (const v1::BaseInfo& base : worker.report.bases()) out.add_bases(base.base().name());
     out.set_drained(drained_.contains(id));
-    *out.mutable_last_seen_time() = ToProto(now - (monotonic - worker.last_seen));
+    // A member of a group that has not reported since the start was not seen yet.
+    if (worker.session != 0)
+      *out.mutable_last_seen_time() = ToProto(now - (monotonic - worker.last_seen));
   }
   return workers;
 }

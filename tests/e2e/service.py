@@ -73,6 +73,7 @@ class Service:
         for path in self.tokens.values():
             with open(os.open(path, os.O_WRONLY | os.O_CREAT, 0o600), "w", encoding="utf-8") as file:
                 file.write(secrets.token_hex(32) + "\n")
+        self.web = 0
         self.coordinator = None
         self.workers = {}
 
@@ -97,7 +98,8 @@ class Service:
             os.remove(ports)
         self.coordinator = Process(
             "tundra-coordinator",
-            ["--listen", f"127.0.0.1:{self.port}", "--http", "127.0.0.1:0", "--data-dir",
+            ["--listen", f"127.0.0.1:{self.port}", "--http", "127.0.0.1:0",
+             "--web", f"127.0.0.1:{self.web}", "--data-dir",
              os.path.join(self.dir, "coordinator"), "--ports-file", ports, "--bootstrap-token-file",
              self.tokens["admin"], "--worker-token-file", self.tokens["worker"], *flags],
             os.path.join(self.dir, "coordinator.log"))
@@ -111,6 +113,7 @@ class Service:
             parsed = json.load(file)
         self.port = parsed["grpc"]
         self.http = parsed["http"]
+        self.web = parsed["web"]
         return self
 
     def start_worker(self, name="worker", devices=1, threads=0, bases=BASES, flags=()):

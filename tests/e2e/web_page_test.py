@@ -1,0 +1,460 @@
+#!/usr/bin/env python3
+"""The web page in a real browser, against a real service: what it shows, what can be done with it, by mouse and by keys
+alone, light and dark, wide and narrow; that it breaks no rule of its own policy or of accessibility; and that it lives
+through the loss of the service.
+
+Needs Debian's chromium and chromium-driver; skipped where they are not installed. TUNDRA_SCREENSHOTS=DIR keeps
+pictures of all states.
+"""
+
+import hashlib
+import json
+import os
+import re
+import sys
+import unittest
+import urllib.request
+
+import browser
+import service as e2e
+
+if not browser.is_installed():
+    print("skipped: chromium and chromedriver are not installed; apt-get install chromium chromium-driver")
+    sys.exit(77)
+
+with open(os.path.join(e2e.SOURCE, "tests/e2e/page_rules.js"), encoding="utf-8") as rules_file:
+    RULES = rules_file.read()
+SHOTS = os.environ.get("TUNDRA_SCREENSHOTS")
+SAMPLES = "eval: {every_steps: 3, samples: [\"Where is my parcel?\"]}\nlabels: {team: search}\n"
+
+
+class InBrowser(unittest.TestCase):
+    """A service and a browser of its own for each class."""
+
+    JOBS = {}
+
+    @classmethod
+    def setUpClass(cls):
+        cls.service = e2e.Service().start_coordinator("--heartbeat-seconds", "0.2", "--lease-seconds", "3")
+        try:
+            cls.service.start_worker(devices=2, threads=1)
+            cls.jobs = {name: cls.submit(name, rate=rate, wait=True) for name, rate in cls.JOBS.items()}
+            cls.browser = browser.Browser()
+            with open(cls.service.tokens["admin"], encoding="utf-8") as file:
+                cls.token = file.read().strip()
+            with urllib.request.urlopen(f"http://127.0.0.1:{cls.service.web}/", timeout=60) as answer:
+                cls.asset = re.search(r'href="(/assets/[^"]*\.css)"', answer.read().decode()).group(1)
+        except BaseException:
+            cls.service.__exit__(*sys.exc_info())
+            raise
+
+    @classmethod
+    def tearDownClass(cls):
+        cls.browser.close()
+        cls.service.__exit__(None)
+
+    def setUp(self):
+        self.page = self.browser
+        self.page.resize(1280)
+        self.page.prefer(prefers_color_scheme="light")
+        self.page.open("about:blank")
+        self.page.complaints()
+
+    # ---- Helpers ----
+
+    @classmethod
+    def submit(cls, name, rate="2e-3", steps=12, devices=2, wait=False, every=4):
+        path = e2e.write_job(cls.service.dir, devices=devices, max_steps=steps, every_steps=every, name=name, extra=SAMPLES)
+        with open(path, encoding="utf-8") as file:
+            text = file.read().replace("learning_rate: 2e-3", f"learning_rate: {rate}")
+        with open(path, "w", encoding="utf-8") as file:
+            file.write(text)
+        job = cls.service.submit(path)
+        if wait:
+            cls.service.succeed(job)
+        return job
+
+    def call(self, method, request, headers=None):
+        made = urllib.request.Request(f"http://127.0.0.1:{self.service.web}/tundra.v1.{method}",
+                                      data=json.dumps(request).encode(),
+                                      headers={"Content-Type": "application/json",
+                                               "Authorization": f"Bearer {self.token}", **(headers or {})})
+        with urllib.request.urlopen(made, timeout=60) as answer:
+            return json.load(answer)
+
+    def go(self, route):
+        """Opens the page, signed in: the token is put where the page keeps it, from a file of the same origin."""
+        self.page.open(f"http://localhost:{self.service.web}{self.asset}")
+        self.page.run("sessionStorage.setItem('tundra.token', arguments[0])", self.token)
+        self.page.open(f"http://localhost:{self.service.web}/{route}")
+
+    def live(self, route, text):
+        self.go(route)
+        self.page.wait_text(text)
+        self.page.wait("return document.querySelector('#link')?.dataset.link === 'live'", "the page is live")
+
+    def shot(self, name):
+        if SHOTS:
+            self.page.screenshot(os.path.join(SHOTS, name + ".png"))
+
+    def assert_no_complaints(self, *expected):
+        """No fault of a script and no breach of the policy; a refused request is logged by the browser itself."""
+        # A service without AccessService answers 404 to the question who the caller is.
+        expected = ("AccessService/", *expected)
+        rest = [line for line in self.page.complaints() if not any(word in line for word in expected)]
+        self.assertEqual(rest, [])
+
+    def lines_of(self, chart):
+        """Of the chart's lines: what a screen reader is told."""
+        return self.page.run("const all = [...document.querySelectorAll('.chart')];"
+                             "return all.find((one) => one.querySelector('h3').textContent === arguments[0])"
+                             ".querySelector('svg').getAttribute('aria-label')", chart)
+
+
+class WebPage(InBrowser):
+    JOBS = {"first": "2e-3", "second": "1e-3"}
+
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        cls.done, cls.other = cls.jobs["first"], cls.jobs["second"]
+
+    def test_the_list_shows_each_job_as_it_stands(self):
+        waiting = self.submit("needs-five", devices=5)
+        self.live("", "needs-five")
+        row = self.page.run("return [...document.querySelectorAll('tbody tr')].find((row) => row.innerText.includes('first'))?.innerText")
+        job = self.service.get(self.done)
+        self.assertIn("Succeeded", row)
+        self.assertIn("12 / 12", row)
+        self.assertIn(f"{job['train_loss']:.4f}", row)
+        self.assertIn(f"val {job['validation_loss']:.4f}", row)
+        self.assertIn("team: search", row)
+        self.page.wait_text("needs 5 devices")
+        self.shot("jobs")
+        # By state, and by a part of the name.
+        self.page.click(".tabs a[href='#/jobs?state=queued']")
+        self.page.wait("return document.querySelectorAll('tbody tr').length === 1", "one job is queued")
+        self.assertIn("needs-five", self.page.text("tbody"))
+        self.page.click(".tabs a[href='#/jobs']")
+        self.page.wait("return document.querySelectorAll('tbody tr').length >= 3", "all jobs")
+        self.page.type("input[type=search]", "SECO")
+        self.page.wait("return document.querySelectorAll('tbody tr').length === 1", "one job fits")
+        self.assertIn("second", self.page.text("tbody"))
+        self.page.type("input[type=search]", "nothing is called so")
+        self.page.wait_text("No job fits the filter")
+        self.shot("jobs-none")
+        # The queue says the same.
+        self.live("#/queue", "needs-five")
+        self.assertIn("needs 5 devices", self.page.text("tbody"))
+        self.shot("queue")
+        self.service.ok("cancel", waiting)
+        self.page.wait_text("Nothing waits")
+        self.assert_no_complaints()
+
+    def test_a_job_runs_before_ones_eyes(self):
+        job = self.submit("live", steps=120, every=20)
+        self.live(f"#/jobs/{job}", "live")
+        self.page.wait_text("Running")
+        first = self.page.wait("return Number(document.querySelector('.steps-line span').textContent.split(' ')[0].replace(',', '')) || 0",
+                               "steps are made")
+        self.page.wait("return Number(document.querySelector('.steps-line span').textContent.split(' ')[0].replace(',', '')) > arguments[0]",
+                       "more steps are seen without a reload", first)
+        self.page.wait("return document.querySelectorAll('.chart path.line').length >= 4", "curves are drawn")
+        self.shot("job-running")
+        # Pause, look, resume, cancel, delete: each asks first.
+        self.act("PauseJob", "Pause live?")
+        self.page.wait("return document.querySelector('.title-line .state').dataset.state === 'PAUSED'", "it is paused", timeout=60)
+        self.assertEqual(self.service.get(job)["state"], "PAUSED")
+        self.shot("job-paused")
+        self.act("ResumeJob", "Resume live?")
+        self.page.wait("return document.querySelector('.title-line .state').dataset.state === 'RUNNING'", "it runs again", timeout=60)
+        self.page.click("[data-action=CancelJob]")
+        self.page.wait_text("Cancel live?", "dialog")
+        self.shot("dialog")
+        self.page.press("Escape")
+        self.page.wait("return !document.querySelector('dialog')", "the question is gone")
+        self.assertEqual(self.page.run("return document.activeElement.dataset.action"), "CancelJob")
+        self.assertEqual(self.service.get(job)["desired_state"], "RUN")
+        self.act("CancelJob", "Cancel live?")
+        self.page.wait("return document.querySelector('.title-line .state').dataset.state === 'CANCELLED'", "it is cancelled", timeout=60)
+        self.page.wait_text("Delete", ".actions")
+        self.act("DeleteJob", "Delete live?")
+        self.page.wait("return location.hash === '#/jobs'", "back at the list")
+        self.assertNotEqual(self.service.run("get", job).returncode, 0)
+        self.go(f"#/jobs/{job}")
+        self.page.wait_text("No such job")
+        self.shot("job-none")
+        self.assert_no_complaints(f"GetJob - Failed to load resource: the server responded with a status of 404",
+                                  "ListMetrics - Failed", "ListEvents - Failed", "ListCheckpoints - Failed")
+
+    def act(self, action, question):
+        self.page.wait("return document.querySelector(`[data-action=${arguments[0]}]`)", f"{action} is offered", action)
+        self.page.click(f"[data-action={action}]")
+        self.page.wait_text(question, "dialog")
+        self.page.click("dialog .yes")
+        self.page.wait("return !document.querySelector('dialog')", "the question is answered")
+
+    def test_curves_have_the_real_figures(self):
+        self.live(f"#/jobs/{self.done}", "first")
+        self.page.wait("return document.querySelectorAll('.chart path.line').length >= 5", "curves are drawn")
+        metrics = [row for row in self.service.metrics(self.done) if int(row.get("step", 0)) > 0]
+        sentence = self.lines_of("Loss")
+        self.assertIn(f"to {metrics[-1]['train_loss']:.4g} at step 12", sentence)
+        self.assertIn(f"validation from {self.service.get(self.done)['initial_validation_loss']:.4g} at step 0", sentence)
+        # Each point of the drawn path lies where its figure belongs, by the axis's own labels.
+        drawn = self.page.run("""
+            const chart = [...document.querySelectorAll('.chart')].find((one) => one.querySelector('h3').textContent === 'Gradient norm');
+            const labels = [...chart.querySelectorAll('.axis .y')].map((text) => [Number(text.textContent), Number(text.getAttribute('y'))]);
+            const [[v0, y0], [v1, y1]] = [labels[0], labels.at(-1)];
+            const points = chart.querySelector('path.line').getAttribute('d').split(/[ML]/).filter(Boolean).map((p) => Number(p.split(' ')[1]));
+            return points.map((y) => v0 + (y - y0) / (y1 - y0) * (v1 - v0));""")
+        self.assertEqual(len(drawn), len(metrics))
+        span = max(row["grad_norm"] for row in metrics)
+        for seen, row in zip(drawn, metrics):
+            self.assertAlmostEqual(seen, row["grad_norm"], delta=0.01 * span)
+        # The keyboard's cursor reads the figures.
+        self.page.run("document.querySelector('.chart svg').focus()")
+        self.page.press("Left")
+        self.page.wait_text("Step 11", "#live")
+        self.assertIn(f"training {metrics[10]['train_loss']:.4g}", self.page.text("#live"))
+        # Zoom by the mouse shows a part; Escape all again. Smoothing keeps the raw line.
+        self.page.drag(".chart svg", (0.5, 0.5), (0.8, 0.5))
+        self.page.wait("return !document.querySelector('.bar-row button').disabled", "it is zoomed")
+        self.shot("job-zoomed")
+        self.page.run("document.querySelector('.chart svg').focus()")
+        self.page.press("Escape")
+        self.page.wait("return document.querySelector('.bar-row button').disabled", "it shows all again")
+        self.page.press("+")
+        self.page.wait("return !document.querySelector('.bar-row button').disabled", "a key zooms")
+        self.page.click(".bar-row button")
+        self.page.run("const r = document.querySelector('input[type=range]'); r.value = 0.6; r.dispatchEvent(new Event('input'))")
+        self.page.wait("return document.querySelectorAll('path.raw').length >= 3", "smoothed lines beside raw ones")
+        self.page.click(".bar-row input[type=checkbox]")
+        self.page.wait("return document.querySelectorAll('.chart path.line').length >= 5", "logarithmic curves")
+        self.shot("job-logarithmic")
+        # What is beside the curves.
+        text = self.page.text("main")
+        for wanted in ("Where is my parcel?", "Before training", "After training", "Succeeded after 12 steps", "learning_rate: 0.002",
+                       "Checkpoint, step 12"):
+            self.assertIn(wanted, text)
+        job = self.service.get(self.done)
+        self.assertIn(job["samples"][0]["after"].strip()[:20], text)
+        self.assert_no_complaints()
+
+    def module(self, name, expression):
+        """The value of a JavaScript expression over `m`, a module of the page."""
+        source = self.page.run("return [...document.querySelectorAll('link[rel=modulepreload]')].map((link) => link.href)"
+                               ".find((url) => url.endsWith('/' + arguments[0]))", name)
+        return self.page.command("POST", "/execute/async", {
+            "script": f"const done = arguments[arguments.length - 1]; import(arguments[0]).then((m) => done({expression}))",
+            "args": [source]})
+
+    def test_what_is_drawn_and_said_follows_from_the_figures(self):
+        self.live("", "first")
+        # Smoothing: weights of (1 - w) w^k over the values so far, made to add up to 1.
+        values, weight = [3.0, 1.0, 4.0, 1.0, 5.0], 0.6
+        wanted = []
+        for n in range(1, len(values) + 1):
+            weights = [weight ** (n - 1 - i) for i in range(n)]
+            wanted.append(sum(w * v for w, v in zip(weights, values)) / sum(weights))
+        smooth = self.module("scale.js", "m.smooth([3, 1, 4, 1, 5], 0.6)")
+        for seen, right in zip(smooth, wanted):
+            self.assertAlmostEqual(seen, right, places=12)
+        # Of a hundred thousand figures a single spike is still drawn.
+        drawn = self.module("scale.js", "m.thin(Array.from({length: 100000}, (_, i) => (i === 54321 ? 9 : 0)), 0, 100000, 500)")
+        self.assertIn(54321, drawn)
+        self.assertLessEqual(len(drawn), 2000)
+        self.assertEqual(drawn, sorted(drawn))
+        self.assertEqual(self.module("scale.js", "m.ticks(0, 90, 9)"), list(range(0, 91, 10)))
+        self.assertEqual(self.module("scale.js", "m.ticks(0.3, 0.61, 5)"), [0.3, 0.4, 0.5, 0.6])
+        self.assertEqual(self.module("scale.js", "m.logTicks(0.5, 30)"), [0.5, 1, 2, 5, 10, 20])
+        self.assertEqual(self.module("scale.js", "m.path([0, 1, 2, 3], [1, NaN, 0, 2], [0, 1, 2, 3], (x) => x, (y) => y, true)"),
+                         "M0.0 1.0M3.0 2.0", "what has no logarithm is a gap")
+        self.assertEqual(self.module("scale.js", "[0, 3, 3.4, 3.6, 99].map((x) => m.nearest([1, 2, 3, 4], x))"), [0, 2, 2, 3, 3])
+        for expression, text in (("m.figure(0.18214)", "0.1821"), ("m.figure(NaN)", "–"), ("m.figure(6.52e-7)", "6.52e−7"),
+                                 ("m.figure(1234567)", "1.23e6"), ("m.loss(0.196)", "0.1960"), ("m.bytes('443000')", "443 kB"),
+                                 ("m.duration(3725)", "1 h 2 min"), ("m.duration(65)", "1 min 5 s"), ("m.short(1967808)", "1.97M"),
+                                 ("m.age('2026-01-01T00:00:00Z', Date.parse('2026-01-01T02:30:00Z'))", "2 h ago"),
+                                 ("m.yaml({lora: {useRslora: false, targetModules: ['q_proj', 'v_proj']}, lrScheduler: 'COSINE'})",
+                                  "lora:\n  use_rslora: false\n  target_modules: [q_proj, v_proj]\nlr_scheduler: cosine")):
+            self.assertEqual(self.module("format.js", expression), text, expression)
+
+    def test_downloads_an_adapter_whole(self):
+        self.live(f"#/jobs/{self.done}", "Final adapter")
+        self.page.devtools("Browser.setDownloadBehavior", behavior="allow", downloadPath=self.page.dir)
+        self.page.click("button[aria-label='Download adapter_model.safetensors of step 12']")
+        path = os.path.join(self.page.dir, "adapter_model.safetensors")
+        e2e.wait_until(lambda: os.path.exists(path), "the file is there")
+        with open(path, "rb") as file:
+            self.assertEqual(hashlib.sha256(file.read()).hexdigest(), e2e.adapter_sha256(self.service.get(self.done)))
+        self.assert_no_complaints()
+
+    def test_compares_jobs_in_one_chart(self):
+        self.live("", "second")
+        for name in ("first", "second"):
+            self.page.run("[...document.querySelectorAll('tbody input')].find((box) => box.getAttribute('aria-label').includes(arguments[0])).click()", name)
+        self.page.wait_text("Compare 2 jobs", ".picked")
+        self.page.click(".picked button")
+        self.page.wait("return document.querySelectorAll('.chart').length === 5 && document.querySelectorAll('.chart path.line').length === 10",
+                       "each chart has a line for each job")
+        for job in (self.done, self.other):
+            last = self.service.metrics(job)[-1]
+            self.assertIn(f"{last['train_loss']:.4g} at step 12", self.lines_of("Training loss"))
+        self.page.wait_text("training.learning_rate")
+        self.shot("compare")
+        self.page.click(".legend button")
+        self.page.wait("return document.querySelectorAll('.chart path.line').length === 5", "one job is hidden")
+        self.go("#/compare")
+        self.page.wait_text("Nothing to compare")
+        self.assert_no_complaints()
+
+    def test_shows_the_fleet(self):
+        self.live("#/fleet", "worker")
+        self.page.wait_text("tiny-tales")
+        text = self.page.text("main")
+        for wanted in ("1 of 1", "Connected", "LlamaForCausalLM", "ready", "epoch"):
+            self.assertIn(wanted, text)
+        group = self.call("FleetService/ListGroups", {})["groups"][0]
+        self.assertGreater(int(group["ranks"][0]["residentBytes"]), 0)
+        self.shot("fleet")
+        self.assert_no_complaints()
+
+    def test_no_rule_of_accessibility_is_broken(self):
+        routes = ["#/jobs", "#/queue", "#/fleet", "#/tenants", f"#/jobs/{self.done}", "#/jobs/none",
+                  f"#/compare?jobs={self.done},{self.other}", "#/compare"]
+        for width, scheme in ((1280, "light"), (1280, "dark"), (360, "light"), (360, "dark")):
+            self.page.resize(width)
+            self.page.prefer(prefers_color_scheme=scheme, prefers_reduced_motion="reduce")
+            for route in routes:
+                self.page.open("about:blank")
+                self.go(route)
+                self.page.wait("return document.querySelector('#link')?.dataset.link === 'live'", f"{route} is live")
+                self.page.wait("return !document.querySelector('.skeleton')", f"{route} has loaded")
+                self.assertEqual(self.page.run(RULES), [], f"{route} at {width}, {scheme}")
+                self.shot(f"{route.strip('#/').split('?')[0].replace('/', '-')}-{width}-{scheme}")
+        self.assert_no_complaints("status of 404")
+
+    def test_the_rules_see_what_breaks_them(self):
+        self.live("", "first")
+        self.page.run("""const main = document.querySelector('main');
+            const add = (tag, attributes = {}, text = '') => {
+              const node = document.createElement(tag);
+              for (const [name, value] of Object.entries(attributes)) node.setAttribute(name, value);
+              node.append(text);
+              main.append(node);
+              return node;
+            };
+            add('input'); add('h5', {}, 'deep'); add('p', {id: 'main'}, 'twice'); add('button');
+            const pale = add('p', {}, 'pale'); pale.style.color = '#999'; pale.style.background = '#fff';
+            add('div', {tabindex: '5'}, 'x'); add('p', {}, 'wide').style.width = '3000px';""")
+        faults = "\n".join(self.page.run(RULES))
+        for wanted in ("no name: <input", "skips a level", "main is there twice", "contrast 2.8", "tabindex above 0", "wider than"):
+            self.assertIn(wanted, faults)
+
+    def test_everything_can_be_done_by_keys(self):
+        self.live("", "second")
+        self.page.press("Tab")
+        self.assertEqual(self.page.run("return document.activeElement.id"), "skip")
+        self.page.press("Enter")
+        self.assertEqual(self.page.run("return document.activeElement.id"), "main")
+        # Through the whole page and out of it: nothing holds the focus, and it is always seen.
+        seen = set()
+        for _ in range(60):
+            self.page.press("Tab")
+            where = self.page.run("""const at = document.activeElement;
+                if (at === document.body) return 'out';
+                const style = getComputedStyle(at);
+                return [at.tagName, at.textContent.trim().slice(0, 20), at.getAttribute('aria-label') ?? '',
+                        style.outlineStyle !== 'none' && parseFloat(style.outlineWidth) >= 2].join('|')""")
+            if where == "out":
+                break
+            self.assertTrue(where.endswith("true"), f"the focus is not seen on {where}")
+            seen.add(where)
+        self.assertEqual(where, "out", "the walk ends")
+        self.assertGreater(len(seen), 10)
+        # Two jobs are selected and compared.
+        for name in ("first", "second"):
+            self.page.run("[...document.querySelectorAll('tbody input')].find((box) => box.getAttribute('aria-label').includes(arguments[0])).focus()", name)
+            if not self.page.run("return document.activeElement.checked"):
+                self.page.press("Space")
+        self.page.run("document.querySelector('.picked button').focus()")
+        self.page.press("Enter")
+        self.page.wait_text("Comparison")
+        self.assertEqual(self.page.run("return document.activeElement.id"), "main", "the focus goes to the new view")
+        self.page.wait("return document.title.startsWith('Comparison')", "the title says where one is")
+        self.assert_no_complaints()
+
+    def test_a_token_is_asked_for_and_kept_in_this_tab_alone(self):
+        self.page.open(f"http://localhost:{self.service.web}/#/jobs")
+        self.page.run("sessionStorage.clear(); location.reload()")
+        self.page.wait_text("Sign in")
+        self.assertEqual(self.page.run(RULES), [])
+        self.shot("sign-in")
+        self.page.type("#token", "wrong")
+        self.page.press("Enter")
+        self.page.wait_text("does not know this token")
+        self.assertEqual(self.page.run(RULES), [])
+        self.shot("sign-in-wrong")
+        self.page.run("document.querySelector('#token').value = ''")
+        self.page.type("#token", self.token)
+        self.page.press("Enter")
+        self.page.wait_text("second")
+        self.assertEqual(self.page.run("return [document.cookie, localStorage.length, sessionStorage.length]"), ["", 0, 1])
+        self.assertNotIn(self.token, self.page.run("return location.href + document.documentElement.outerHTML"))
+        self.page.run("location.reload()")
+        self.page.wait_text("second")
+        # A token that is not good any more.
+        self.page.run("sessionStorage.setItem('tundra.token', 'old'); location.reload()")
+        self.page.wait_text("not valid, or not any more")
+        self.assertEqual(self.page.run("return sessionStorage.length"), 0)
+        self.assert_no_complaints("status of 401", "Failed to load resource")
+
+    def test_the_service_goes_and_comes_back(self):
+        self.live(f"#/jobs/{self.done}", "first")
+        self.service.coordinator.kill()
+        self.page.wait_text("The service does not answer", timeout=60)
+        self.assertEqual(self.page.run("return document.querySelector('#link').dataset.link"), "lost")
+        self.assertIn("first", self.page.text("main"), "what was seen stays")
+        self.assertEqual(self.page.run(RULES), [])
+        self.shot("service-lost")
+        self.service.start_coordinator("--heartbeat-seconds", "0.2", "--lease-seconds", "3")
+        self.page.wait("return document.querySelector('#link').dataset.link === 'live' && document.querySelector('#trouble').hidden",
+                       "it is live again by itself", timeout=60)
+        e2e.wait_until(lambda: self.service.worker_count() >= 1, "the worker is back")
+        self.assert_no_complaints("Failed to load resource")
+
+
+class ManyJobs(InBrowser):
+    JOBS = {"model": "2e-3"}
+
+    def test_a_thousand_jobs_are_quick_and_texts_are_only_texts(self):
+        spec = self.call("JobService/GetJob", {"name": "jobs/" + self.jobs["model"]})["spec"]
+        spec["resources"] = {"deviceCount": 64}
+        hostile = '<img src=x onerror="document.title=1"><script>document.title=2</script>'
+        for i in range(1000):
+            job = {"displayName": hostile if i == 999 else f"load {i:03}", "spec": spec, "labels": {"sweep": "<b>x</b>"}}
+            self.call("JobService/CreateJob", {"job": job})
+        self.live("#/jobs", hostile)
+        paints = []
+        for _ in range(5):
+            self.page.open("about:blank")
+            self.go("#/jobs")
+            self.page.wait("return document.querySelectorAll('tbody tr').length === 50", "a page of jobs")
+            paints.append(self.page.run("""
+                return [performance.getEntriesByName('first-contentful-paint')[0].startTime,
+                        performance.getEntriesByType('mark').find((mark) => mark.name === 'first-rows').startTime]"""))
+        paints.sort()
+        print(f"with 1,000 jobs: first paint {paints[2][0]:.0f} ms, rows {paints[2][1]:.0f} ms (median of 5)")
+        self.shot("jobs-1000")
+        self.assertEqual(self.page.run("return document.querySelectorAll('main img, main script, main b b').length"), 0)
+        self.page.run("document.querySelector('.pager button:last-child').click()")
+        self.page.wait_text("51–100")
+        self.page.run("document.querySelector('.pager button').click()")
+        self.page.wait_text("1–50", ".pager")
+        self.live("#/queue", "and 800 more")
+        self.shot("queue-1000")
+        self.assert_no_complaints()
+
+
+if __name__ == "__main__":
+    unittest.main(verbosity=2)
