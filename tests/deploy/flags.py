@@ -9,10 +9,21 @@ from rendered import SOURCE
 
 BIN = os.environ.get("TUNDRA_BIN_DIR") or os.path.join(SOURCE, "build/release/bin")
 
-# Flags that are agreed on and not yet in the programs; a test skips and names what it met of
-# them. A flag that a program knows by now is a failure here, so that the list empties itself.
-AGREED = {"tundra-coordinator": {"--web"}, "tundra-worker": set(), "tundra": set()}
-AGREED_SETTINGS = {"web"}
+# Flags and settings that are agreed on and may not be in the programs yet: a test that meets one of
+# them in vain is skipped and names it.
+AGREED = {
+    "tundra-coordinator": {"--web", "--tls-cert", "--tls-key", "--tls-client-ca", "--bootstrap-token-file"},
+    "tundra-worker": {"--tls-ca", "--tls-cert", "--tls-key"},
+    "tundra": {"--tls-ca", "--token-file", "--role", "--tenant", "--to", "--expires-in"},
+}
+AGREED_SETTINGS = {"web", "tls_cert", "tls_key", "tls_client_ca", "bootstrap_token_file"}
+
+
+def judge(test, missing, agreed, who):
+    """Fails for what is missing, skips where all of it is agreed on."""
+    test.assertFalse(missing - agreed, f"{who} does not know them")
+    if missing:
+        test.skipTest(f"{who} does not know {', '.join(sorted(missing))} yet")
 
 
 def told(program, *arguments):
@@ -37,12 +48,22 @@ def used(arguments):
 
 
 def commands(text, program):
-    """Command lines of a program in a text's code: a list of words each. Continued lines are one."""
-    lines = text.replace("\\\n", " ").splitlines()
+    """Command lines of a program in a text, a list of words each. Continued lines are one."""
     found = []
-    for line in lines:
-        line = re.sub(r"^\s*(\$ )?", "", line)
+    for line in text.replace("\\\n", " ").splitlines():
         words = line.split("#", 1)[0].split()
         if words and words[0] == program:
             found.append(words[1:])
     return found
+
+
+def unknown(program, words):
+    """The flags in a command line that its help does not name."""
+    subcommand = []
+    for word in words:
+        help_text = told(program, *subcommand, "--help")
+        listed = help_text.partition("\nSubcommands:")[2]
+        if not re.search(rf"^  {re.escape(word)}(\s|$)", listed, re.MULTILINE):
+            break
+        subcommand.append(word)
+    return used(words) - flags_of(program, *subcommand)

@@ -43,7 +43,8 @@ class SourcesTest(unittest.TestCase):
     def test_every_file_is_part_of_a_kustomization(self):
         for path in files(KUBERNETES, ".yaml"):
             documents(path)
-            if os.path.basename(path) == "kustomization.yaml":
+            # volume-shell.yaml is applied by hand.
+            if os.path.basename(path) == "kustomization.yaml" or os.path.dirname(path) == KUBERNETES:
                 continue
             with open(os.path.join(os.path.dirname(path), "kustomization.yaml"), encoding="utf-8") as file:
                 self.assertIn(os.path.basename(path), file.read(), f"{path} is used by nobody")
@@ -99,37 +100,31 @@ class SourcesTest(unittest.TestCase):
 class FlagsTest(unittest.TestCase):
     """Every flag and setting in the manifests is one that the program knows."""
 
-    def check(self, program, used, known):
-        missing = used - known
-        agreed = missing & flags.AGREED[program]
-        self.assertFalse(missing - agreed, f"{program} does not know them")
-        if agreed:
-            self.skipTest(f"{program} does not know {', '.join(sorted(agreed))} yet")
-
     def test_the_workers_flags(self):
         used = flags.used(base("worker.yaml").pods("Deployment")[0].containers[0]["args"])
         for overlay in OVERLAYS:
             with open(os.path.join(KUBERNETES, "overlays", overlay, "kustomization.yaml"), encoding="utf-8") as file:
                 used |= set(re.findall(r'value: "(--[a-z-]+)=', file.read()))
         self.assertIn("--devices", used)
-        self.check("tundra-worker", used, flags.flags_of("tundra-worker"))
+        flags.judge(self, used - flags.flags_of("tundra-worker"), flags.AGREED["tundra-worker"], "tundra-worker")
 
     def test_the_coordinators_flags(self):
         used = flags.used(base("coordinator.yaml").pods("StatefulSet")[0].containers[0]["args"])
-        self.check("tundra-coordinator", used, flags.flags_of("tundra-coordinator"))
+        flags.judge(self, used - flags.flags_of("tundra-coordinator"), flags.AGREED["tundra-coordinator"],
+                    "tundra-coordinator")
 
     def test_the_coordinators_settings(self):
         with open(os.path.join(KUBERNETES, "base/coordinator-settings.yaml"), encoding="utf-8") as file:
             used = set(yaml.safe_load(file))
-        missing = used - flags.settings()
-        self.assertFalse(missing - flags.AGREED_SETTINGS, "tundra-coordinator has no such settings")
-        if missing:
-            self.skipTest(f"tundra-coordinator does not know {', '.join(sorted(missing))} yet")
+        flags.judge(self, used - flags.settings(), flags.AGREED_SETTINGS, "tundra-coordinator")
 
-    def test_agreed_flags_leave_the_list_when_they_are_there(self):
-        for program, agreed in flags.AGREED.items():
-            self.assertFalse(agreed & flags.flags_of(program), "take them out of tests/deploy/flags.py")
-        self.assertFalse(flags.AGREED_SETTINGS & flags.settings(), "take them out of tests/deploy/flags.py")
+    def test_commands_in_the_readme_are_the_clients(self):
+        self.assertEqual(flags.unknown("tundra", ["jobs", "--no-such-flag"]), {"--no-such-flag"})
+        with open(os.path.join(SOURCE, "deploy/README.md"), encoding="utf-8") as file:
+            lines = flags.commands(file.read(), "tundra")
+        self.assertGreater(len(lines), 5)
+        missing = set().union(*(flags.unknown("tundra", words) for words in lines))
+        flags.judge(self, missing, flags.AGREED["tundra"], "tundra")
 
 
 class PoliciesTest(unittest.TestCase):
