@@ -8,6 +8,7 @@
 
 #include "absl/strings/str_join.h"
 #include "common/files.h"
+#include "common/secret.h"
 #include "common/status.h"
 
 namespace tundra::client {
@@ -93,7 +94,7 @@ absl::StatusOr<Address> Choose(const AddressFlags& flags, const LocalService& lo
 }
 
 // Flags come before the context's words, these before the environment.
-void Secure(const AddressFlags& flags, const LocalService& local, Address& address) {
+absl::Status Secure(const AddressFlags& flags, const LocalService& local, Address& address) {
   ClientSecurity& security = address.security;
   security.insecure = flags.insecure;
   if (!flags.tls_ca.empty()) security.files.ca = flags.tls_ca;
@@ -102,13 +103,16 @@ void Secure(const AddressFlags& flags, const LocalService& local, Address& addre
   }
   security.tls = security.tls || flags.tls || !security.files.ca.empty();
   if (!flags.token_file.empty()) security.token_file = flags.token_file;
-  if (!security.token_file.empty()) return;
-  security.token = Env("TUNDRA_TOKEN");
-  if (!security.token.empty()) return;
+  if (!security.token_file.empty()) return absl::OkStatus();
+  if (const std::string token = Env("TUNDRA_TOKEN"); !token.empty()) {
+    ASSIGN_OR_RETURN(security.token, CheckSecret(token, "$TUNDRA_TOKEN"));
+    return absl::OkStatus();
+  }
   security.token_file = Env("TUNDRA_TOKEN_FILE");
   if (security.token_file.empty() && address.value == local.address) {
     security.token_file = local.token_file;
   }
+  return absl::OkStatus();
 }
 
 }  // namespace
@@ -125,7 +129,7 @@ std::string LocalStatePath(const std::string& data_dir) { return data_dir + "/lo
 absl::StatusOr<Address> FindAddress(const AddressFlags& flags) {
   const LocalService local = FindLocal();
   ASSIGN_OR_RETURN(Address address, Choose(flags, local));
-  Secure(flags, local, address);
+  RETURN_IF_ERROR(Secure(flags, local, address));
   return address;
 }
 

@@ -23,13 +23,13 @@
 namespace tundra::client {
 
 struct AddressFlags {
-  std::string address;
-  std::string context;
+  std::string address{};
+  std::string context{};
   bool insecure = false;
   // Checks the service by the system's roots, or by those in tls_ca.
   bool tls = false;
-  std::string tls_ca;
-  std::string token_file;
+  std::string tls_ca{};
+  std::string token_file{};
 };
 
 struct Address {

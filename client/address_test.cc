@@ -27,6 +27,8 @@ class AddressTest : public ::testing::Test {
     ::setenv("TUNDRA_HOME", dir_.path().c_str(), 1);
     ::unsetenv("TUNDRA_CONTEXT");
     ::unsetenv("TUNDRA_ADDRESS");
+    for (const char* name : {"TUNDRA_TOKEN", "TUNDRA_TOKEN_FILE", "TUNDRA_TLS_CA"})
+      ::unsetenv(name);
   }
   void TearDown() override {
     for (const char* name : {"TUNDRA_CONFIG", "TUNDRA_HOME", "TUNDRA_CONTEXT", "TUNDRA_ADDRESS"}) {
@@ -80,6 +82,37 @@ TEST_F(AddressTest, BrokenConfigurationIsExplainedAndNeverThrows) {
         << text;
   }
   EXPECT_THAT(Found(), HasSubstr("there are: b"));
+}
+
+TEST_F(AddressTest, TokensAndTlsComeFromFlagsContextsAndTheEnvironmentInThisOrder) {
+  const std::string variable(40, 'v');
+  Config("current_context: lab\ncontexts:\n  lab: {address: \"h:1\", tls_ca: /ca, token_file: " +
+         (dir_ / "context") + "}\n  plain: {address: \"127.0.0.1:1\"}\n");
+  auto found = FindAddress({});
+  TUNDRA_ASSERT_OK(found);
+  EXPECT_TRUE(found->security.tls);
+  EXPECT_EQ(found->security.files.ca, "/ca");
+  EXPECT_EQ(found->security.token_file, dir_ / "context");
+  found = FindAddress({.tls_ca = "/other", .token_file = dir_ / "flag"});
+  EXPECT_EQ(found->security.files.ca, "/other");
+  EXPECT_EQ(found->security.token_file, dir_ / "flag");
+  ::setenv("TUNDRA_TOKEN", variable.c_str(), 1);
+  EXPECT_EQ(FindAddress({})->security.token, "") << "the context's comes first";
+  EXPECT_EQ(FindAddress({.context = "plain"})->security.token, variable);
+  EXPECT_FALSE(FindAddress({.context = "plain"})->security.tls);
+  ::setenv("TUNDRA_TOKEN", "evil\nheader: x", 1);
+  EXPECT_THAT(FindAddress({.context = "plain"}),
+              StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("$TUNDRA_TOKEN")));
+  ::unsetenv("TUNDRA_TOKEN");
+}
+
+TEST_F(AddressTest, TheTokenOfLocalUpIsForItsOwnServiceAlone) {
+  TUNDRA_ASSERT_OK(
+      WriteFileAtomically(LocalStatePath(DefaultDataDir()),
+                          R"({"address": "127.0.0.1:77", "token_file": "/local.token"})"));
+  EXPECT_EQ(FindAddress({})->security.token_file, "/local.token");
+  EXPECT_EQ(FindAddress({.address = "127.0.0.1:77"})->security.token_file, "/local.token");
+  EXPECT_EQ(FindAddress({.address = "127.0.0.1:78"})->security.token_file, "");
 }
 
 TEST(LoopbackTest, OnlyNumbersAndNamesOfThisHostPass) {

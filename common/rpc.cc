@@ -122,6 +122,10 @@ absl::StatusOr<std::shared_ptr<ChannelSource>> ChannelSource::Open(const std::st
     return absl::InvalidArgumentError("TLS files were given, but TLS is off");
   }
   if (!security.token_file.empty()) RETURN_IF_ERROR(ReadSecretFile(security.token_file).status());
+  if (!security.token.empty()) {
+    // What a header may not have in it would end the process.
+    RETURN_IF_ERROR(CheckSecret(security.token, "the token").status());
+  }
   absl::MutexLock lock(&source->mu_);
   source->channel_ = source->Make();
   return source;

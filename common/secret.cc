@@ -31,13 +31,17 @@ std::string NewSecret() {
 
 absl::StatusOr<std::string> ReadSecretFile(const std::string& path) {
   ASSIGN_OR_RETURN(const std::string text, ReadFile(path, 64 << 10));
-  const std::string secret(absl::StripAsciiWhitespace(text));
+  return CheckSecret(text, path);
+}
+
+absl::StatusOr<std::string> CheckSecret(std::string_view text, const std::string& source) {
+  const std::string secret(absl::StripAsciiWhitespace(absl::string_view(text.data(), text.size())));
   const bool printable = std::all_of(secret.begin(), secret.end(), [](char c) {
     return absl::ascii_isgraph(static_cast<unsigned char>(c));
   });
   if (!printable || secret.size() < kShortest || secret.size() > kLongest) {
     return absl::InvalidArgumentError(absl::StrCat(
-        path, ": must hold one secret of ", kShortest, " to ", kLongest,
+        source, ": must hold one secret of ", kShortest, " to ", kLongest,
         " printable characters and nothing else; make one with: openssl rand -hex 32"));
   }
   return secret;

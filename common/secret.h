@@ -15,6 +15,10 @@ std::string NewSecret();
 // Errors: kInvalidArgument for another text, with what to do; those of ReadFile.
 absl::StatusOr<std::string> ReadSecretFile(const std::string& path);
 
+// The same of a text that `source` names, such as "$TUNDRA_TOKEN": it may be sent as a header.
+// Errors: kInvalidArgument.
+absl::StatusOr<std::string> CheckSecret(std::string_view text, const std::string& source);
+
 // Changes whenever the file is written or replaced; empty while there is none. To tell whether
 // to read it again.
 std::string FileStamp(const std::string& path);

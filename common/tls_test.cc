@@ -98,6 +98,8 @@ TEST(SecretTest, SecretsAreLongAndNeverTheSame) {
     EXPECT_THAT(ReadSecretFile(dir / "t"),
                 StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("openssl rand")))
         << bad;
+    EXPECT_THAT(CheckSecret(bad, "$TUNDRA_TOKEN"),
+                StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("$TUNDRA_TOKEN")));
   }
 }
 

@@ -59,7 +59,7 @@ def find_token(address):
     """$TUNDRA_TOKEN, else what $TUNDRA_TOKEN_FILE holds, else, for the service that `tundra local up` runs, its own;
     None where there is none."""
     if os.environ.get("TUNDRA_TOKEN"):
-        return os.environ["TUNDRA_TOKEN"]
+        return os.environ["TUNDRA_TOKEN"].strip()
     if os.environ.get("TUNDRA_TOKEN_FILE"):
         return _read(os.environ["TUNDRA_TOKEN_FILE"])
     local = local_service()
@@ -84,6 +84,8 @@ def is_loopback(address):
 def open_channel(address, token, tls, tls_ca, insecure, options):
     """`tls_ca`: a PEM file that the service's certificate must chain to; it turns TLS on. `tls`: with the system's
     roots. Raises ValueError for an address beyond loopback without TLS, unless `insecure`."""
+    if token and not (token.isascii() and token.isprintable() and " " not in token):
+        raise ValueError("the token has signs in it that no token has")
     tls_ca = tls_ca or os.environ.get("TUNDRA_TLS_CA")
     if tls or tls_ca:
         roots = None
