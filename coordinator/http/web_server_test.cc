@@ -160,6 +160,16 @@ TEST_F(WebServerTest, BadBodiesAreRefusedBeforeAnyCall) {
   EXPECT_EQ(Post(kListJobs, "{}", {{"Connect-Timeout-Ms", "20000"}})->status, 200);
 }
 
+TEST_F(WebServerTest, ACallThatTakesTooLongIsGivenUp) {
+  const auto worker = NewWorker("w", 1);
+  const json request = {{"name", Upload("ENDLESS\n")}, {"base", "tiny"}};
+  const auto result = Post("/tundra.v1.DatasetService/ValidateDataset", request.dump(),
+                           {{"Connect-Timeout-Ms", "300"}});
+  ASSERT_TRUE(result);
+  EXPECT_EQ(result->status, 504);
+  EXPECT_EQ(Body(result)["code"], "deadline_exceeded");
+}
+
 TEST_F(WebServerTest, LargeRequestsAreRefusedUnread) {
   EXPECT_EQ(Post(kListJobs, std::string((4 << 20) + 1, ' '))->status, 413);
   EXPECT_EQ(Post(kListJobs, "{}" + std::string((4 << 20) - 2, ' '))->status, 200);
