@@ -31,9 +31,10 @@ SAMPLES = "eval: {every_steps: 3, samples: [\"Where is my parcel?\"]}\nlabels: {
 
 
 class TokenGate:
-    """A service that wants a token, in front of one that does not: other tokens get what the API answers to them."""
+    """A service that wants a token, in front of one that does not: it refuses other tokens as the API does, and answers
+    some methods itself. `tokens`: token -> {"SERVICE/METHOD": (HTTP status, answer)}."""
 
-    def __init__(self, port, token):
+    def __init__(self, port, tokens):
         gate = self
         gate.seen = []
 
@@ -55,10 +56,13 @@ class TokenGate:
             def forward(self, body=None):
                 given = self.headers.get("Authorization")
                 gate.seen.append(given)
-                if body is not None and given != f"Bearer {token}":
-                    error = {"code": "unauthenticated", "message": "no valid token"}
-                    self.answer(401, [("Content-Type", "application/json")], json.dumps(error).encode())
-                    return
+                if body is not None:
+                    own = tokens.get((given or "").removeprefix("Bearer "))
+                    refusal = (401, {"code": "unauthenticated", "message": "no valid token"})
+                    status, answer = refusal if own is None else own.get(self.path.removeprefix("/tundra.v1."), (0, None))
+                    if status:
+                        self.answer(status, [("Content-Type", "application/json")], json.dumps(answer).encode())
+                        return
                 passed = {name: self.headers[name] for name in ("Content-Type", "If-None-Match") if name in self.headers}
                 request = urllib.request.Request(f"http://127.0.0.1:{port}{self.path}", data=body, headers=passed)
                 try:
@@ -431,7 +435,7 @@ class WebPage(InBrowser):
         self.assert_no_complaints()
 
     def test_a_token_is_asked_for_and_kept_in_this_tab_alone(self):
-        gate = TokenGate(self.service.web, "secret-token")
+        gate = TokenGate(self.service.web, {"secret-token": {}})
         try:
             self.go("#/jobs", gate.port)
             self.page.wait_text("Sign in")
@@ -459,6 +463,50 @@ class WebPage(InBrowser):
             gate.close()
         self.assert_no_complaints("status of 401", "Failed to load resource")
 
+    def test_each_role_sees_what_it_may(self):
+        tenants = {"tenants": [{"name": "tenants/acme", "quota": {"devices": 4, "datasetBytes": "1000000"},
+                                "usage": {"devices": 4, "activeJobs": 2, "datasetBytes": "250000"}}]}
+        caller = {"tenant": "tenants/acme", "role": "ROLE_VIEWER", "token": "tokens/one"}
+        refusal = (403, {"code": "permission_denied", "message": "role user is needed to delete a job"})
+        gate = TokenGate(self.service.web, {
+            "looks": {"AccessService/GetCaller": (200, caller), "AccessService/ListTenants": (200, tenants)},
+            "may-not": {"AccessService/GetCaller": (200, {**caller, "role": "ROLE_USER"}), "JobService/DeleteJob": refusal,
+                        "AccessService/ListTenants": (403, {"code": "permission_denied", "message": "no"})}})
+        try:
+            self.sign_in(gate, "looks", f"#/jobs/{self.done}")
+            self.page.wait_text("first", "h1")
+            self.page.wait_text("acme · viewer", "#caller")
+            self.page.wait("return document.querySelectorAll('.actions button').length === 0", "a viewer has no actions")
+            self.page.click("#nav-tenants a")
+            self.page.wait_text("4 of 4")
+            text = self.page.text("tbody")
+            for wanted in ("acme", "2, no quota", "250 kB of 1 MB"):
+                self.assertIn(wanted, text)
+            self.assertEqual(self.page.run(RULES), [])
+            self.shot("tenants")
+            self.page.click("#sign-out")
+            self.page.wait_text("Sign in")
+            self.sign_in(gate, "may-not", f"#/jobs/{self.done}")
+            self.page.wait_text("Delete", ".actions")
+            self.page.wait("return document.querySelector('#nav-tenants').hidden", "tenants are not offered")
+            self.page.click("[data-action=DeleteJob]")
+            self.page.click("dialog .yes")
+            self.page.wait_text("role user is needed", "dialog")
+            self.assertEqual(self.page.run(RULES), [])
+            self.shot("dialog-refused")
+            self.page.click("dialog .no")
+            self.page.click("#sign-out")
+        finally:
+            gate.close()
+        self.assert_no_complaints("status of 401", "status of 403")
+
+    def sign_in(self, gate, token, route):
+        self.go(route, gate.port)
+        self.page.wait_text("Sign in", "h1")
+        self.page.type("#token", token)
+        self.page.press("Enter")
+        self.page.wait("return !document.querySelector('#token')", "one is signed in")
+
     def test_the_service_goes_and_comes_back(self):
         self.live(f"#/jobs/{self.done}", "first")
         self.service.coordinator.kill()
@@ -482,7 +530,8 @@ class ManyJobs(InBrowser):
         spec["resources"] = {"deviceCount": 64}
         hostile = '<img src=x onerror="document.title=1"><script>document.title=2</script>'
         for i in range(1000):
-            job = {"displayName": hostile if i == 999 else f"load {i:03}", "spec": spec, "labels": {"sweep": "<b>x</b>"}}
+            name = {999: hostile, 998: "x" * 128}.get(i, f"load {i:03}")
+            job = {"displayName": name, "spec": spec, "labels": {"sweep": "<b>x</b>" if i != 998 else "y" * 256}}
             self.call("JobService/CreateJob", {"job": job})
         self.live("#/jobs", hostile)
         paints = []
@@ -496,6 +545,18 @@ class ManyJobs(InBrowser):
         paints.sort()
         print(f"with 1,000 jobs: first paint {paints[2][0]:.0f} ms, rows {paints[2][1]:.0f} ms (median of 5)")
         self.shot("jobs-1000")
+        # Long words break instead of making the page wider.
+        self.page.resize(360)
+        for route in ("#/jobs", "#/queue"):
+            self.live(route, "load 9" if route == "#/jobs" else "load 0")
+            self.assertEqual(self.page.run(RULES), [], route)
+        self.live("#/jobs", "x" * 128)
+        self.page.run("[...document.querySelectorAll('tbody a')].find((link) => link.textContent.startsWith('xxx')).click()")
+        self.page.wait_text("x" * 128, "h1")
+        self.assertEqual(self.page.run(RULES), [])
+        self.shot("long-name-360")
+        self.page.resize(1280)
+        self.live("#/jobs", hostile)
         self.assertEqual(self.page.run("return document.querySelectorAll('main img, main script, main b b').length"), 0)
         self.page.run("document.querySelector('.pager button:last-child').click()")
         self.page.wait_text("51–100")
