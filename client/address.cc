@@ -18,10 +18,25 @@ std::string Env(const char* name) {
   return value == nullptr ? "" : value;
 }
 
+// A path of the configuration file; "~/" is the home folder.
+std::string Expand(const std::string& path) {
+  return path.starts_with("~/") ? Env("HOME") + path.substr(1) : path;
+}
+
 absl::StatusOr<Address> FromContext(const YAML::Node& config, const std::string& name) {
   const YAML::Node contexts = config["contexts"];
   if (contexts && contexts.IsMap() && contexts[name] && contexts[name]["address"]) {
-    return Address{contexts[name]["address"].as<std::string>(), "context " + name};
+    const YAML::Node context = contexts[name];
+    Address address{context["address"].as<std::string>(), "context " + name, {}};
+    if (context["tls"]) address.security.tls = context["tls"].as<bool>();
+    if (context["tls_ca"]) {
+      address.security.tls = true;
+      address.security.files.ca = Expand(context["tls_ca"].as<std::string>());
+    }
+    if (context["token_file"]) {
+      address.security.token_file = Expand(context["token_file"].as<std::string>());
+    }
+    return address;
   }
   std::vector<std::string> known;
   if (contexts && contexts.IsMap()) {
@@ -30,6 +45,70 @@ absl::StatusOr<Address> FromContext(const YAML::Node& config, const std::string&
   return absl::InvalidArgumentError(absl::StrCat(
       ConfigPath(), ": no context '", name, "' with an address; ",
       known.empty() ? std::string("there are none") : "there are: " + absl::StrJoin(known, ", ")));
+}
+
+struct LocalService {
+  std::string address;
+  std::string token_file;
+};
+
+// What `tundra local up` runs; empty when it runs nothing.
+LocalService FindLocal() {
+  const auto bytes = ReadFile(LocalStatePath(DefaultDataDir()));
+  if (!bytes.ok()) return {};
+  const auto state = nlohmann::json::parse(*bytes, nullptr, /*allow_exceptions=*/false);
+  const auto text = [&](const char* key) {
+    const bool there = state.is_object() && state.contains(key) && state[key].is_string();
+    return there ? state[key].get<std::string>() : std::string();
+  };
+  return {text("address"), text("token_file")};
+}
+
+absl::StatusOr<Address> Choose(const AddressFlags& flags, const LocalService& local) {
+  if (!flags.address.empty()) return Address{flags.address, "--address", {}};
+  YAML::Node config;
+  if (FileExists(ConfigPath())) {
+    try {
+      config = YAML::LoadFile(ConfigPath());
+    } catch (const YAML::Exception& error) {
+      return absl::InvalidArgumentError(absl::StrCat(ConfigPath(), ": ", error.what()));
+    }
+  }
+  try {
+    const std::string context = !flags.context.empty() ? flags.context : Env("TUNDRA_CONTEXT");
+    if (!context.empty()) return FromContext(config, context);
+    if (const std::string value = Env("TUNDRA_ADDRESS"); !value.empty()) {
+      return Address{value, "$TUNDRA_ADDRESS", {}};
+    }
+    if (config["current_context"]) {
+      return FromContext(config, config["current_context"].as<std::string>());
+    }
+  } catch (const YAML::Exception& error) {
+    return absl::InvalidArgumentError(absl::StrCat(ConfigPath(), ": ", error.what()));
+  }
+  if (!local.address.empty()) {
+    return Address{local.address, LocalStatePath(DefaultDataDir()), {}};
+  }
+  return Address{"127.0.0.1:7700", "the default", {}};
+}
+
+// Flags come before the context's words, these before the environment.
+void Secure(const AddressFlags& flags, const LocalService& local, Address& address) {
+  ClientSecurity& security = address.security;
+  security.insecure = flags.insecure;
+  if (!flags.tls_ca.empty()) security.files.ca = flags.tls_ca;
+  if (security.files.ca.empty() && !flags.tls && !security.tls) {
+    security.files.ca = Env("TUNDRA_TLS_CA");
+  }
+  security.tls = security.tls || flags.tls || !security.files.ca.empty();
+  if (!flags.token_file.empty()) security.token_file = flags.token_file;
+  if (!security.token_file.empty()) return;
+  security.token = Env("TUNDRA_TOKEN");
+  if (!security.token.empty()) return;
+  security.token_file = Env("TUNDRA_TOKEN_FILE");
+  if (security.token_file.empty() && address.value == local.address) {
+    security.token_file = local.token_file;
+  }
 }
 
 }  // namespace
@@ -44,36 +123,10 @@ std::string ConfigPath() {
 std::string LocalStatePath(const std::string& data_dir) { return data_dir + "/local.json"; }
 
 absl::StatusOr<Address> FindAddress(const AddressFlags& flags) {
-  if (!flags.address.empty()) return Address{flags.address, "--address"};
-  YAML::Node config;
-  if (FileExists(ConfigPath())) {
-    try {
-      config = YAML::LoadFile(ConfigPath());
-    } catch (const YAML::Exception& error) {
-      return absl::InvalidArgumentError(absl::StrCat(ConfigPath(), ": ", error.what()));
-    }
-  }
-  try {
-    const std::string context = !flags.context.empty() ? flags.context : Env("TUNDRA_CONTEXT");
-    if (!context.empty()) return FromContext(config, context);
-    if (const std::string value = Env("TUNDRA_ADDRESS"); !value.empty()) {
-      return Address{value, "$TUNDRA_ADDRESS"};
-    }
-    if (config["current_context"]) {
-      return FromContext(config, config["current_context"].as<std::string>());
-    }
-  } catch (const YAML::Exception& error) {
-    return absl::InvalidArgumentError(absl::StrCat(ConfigPath(), ": ", error.what()));
-  }
-  const std::string local = LocalStatePath(DefaultDataDir());
-  if (const auto bytes = ReadFile(local); bytes.ok()) {
-    const auto state = nlohmann::json::parse(*bytes, nullptr, /*allow_exceptions=*/false);
-    if (state.is_object() && state.contains("address") && state["address"].is_string() &&
-        !state["address"].get_ref<const std::string&>().empty()) {
-      return Address{state["address"].get<std::string>(), local};
-    }
-  }
-  return Address{"127.0.0.1:7700", "the default"};
+  const LocalService local = FindLocal();
+  ASSIGN_OR_RETURN(Address address, Choose(flags, local));
+  Secure(flags, local, address);
+  return address;
 }
 
 }  // namespace tundra::client

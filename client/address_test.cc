@@ -84,19 +84,20 @@ TEST_F(AddressTest, BrokenConfigurationIsExplainedAndNeverThrows) {
 
 TEST(LoopbackTest, OnlyNumbersAndNamesOfThisHostPass) {
   for (const char* good : {"127.0.0.1:1", "127.9.9.9:1", "localhost:1", "[::1]:1", "unix:/tmp/x"}) {
-    TUNDRA_EXPECT_OK(CheckLoopback(good, false)) << good;
+    TUNDRA_EXPECT_OK(CheckLoopback(good, false, false)) << good;
   }
   for (const char* bad : {"127.example.org:1", "127.0.0.1.example.org:1", "0.0.0.0:1", "10.0.0.1:1",
                           "localhost.example.org:1"}) {
-    EXPECT_THAT(CheckLoopback(bad, false),
+    EXPECT_THAT(CheckLoopback(bad, false, false),
                 StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("--insecure")))
         << bad;
-    TUNDRA_EXPECT_OK(CheckLoopback(bad, true));
+    TUNDRA_EXPECT_OK(CheckLoopback(bad, false, true));
+    TUNDRA_EXPECT_OK(CheckLoopback(bad, true, false));
   }
   for (const char* bad : {":1", "", "127.0.0.1", "127.0.0.1:", "127.0.0.1:99999", "127.0.0.1:-1",
                           "127.0.0.1:x", "localhost:1x"}) {
     for (const bool insecure : {false, true}) {
-      EXPECT_THAT(CheckLoopback(bad, insecure),
+      EXPECT_THAT(CheckLoopback(bad, false, insecure),
                   StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("HOST:PORT")))
           << bad;
     }

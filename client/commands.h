@@ -32,8 +32,11 @@ void AddDownload(CLI::App& app, CommonFlags& common, Run* run);
 void AddGenerate(CLI::App& app, CommonFlags& common, Run* run);
 void AddLocal(CLI::App& app, CommonFlags& common, Run* run);
 void AddDoctor(CLI::App& app, CommonFlags& common, Run* run);
+// whoami, admin tenants | tokens | workers | audit
+void AddAdmin(CLI::App& app, CommonFlags& common, Run* run);
 
-// --address, --context, --insecure and --output, before the command's name too.
+// --address, --context, --token-file, --tls-ca, --tls, --insecure and --output, before the
+// command's name too.
 void AddCommonFlags(CLI::App& app, CommonFlags& common);
 
 // A command with the common flags on it.

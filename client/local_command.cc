@@ -20,6 +20,7 @@
 #include "client/output.h"
 #include "client/rpc_calls.h"
 #include "common/files.h"
+#include "common/secret.h"
 #include "common/status.h"
 
 extern char** environ;
@@ -180,6 +181,8 @@ class LocalService {
 
   absl::Status Start() {
     RETURN_IF_ERROR(MakeDirs(flags_.data_dir + "/logs"));
+    RETURN_IF_ERROR(MakeSecret(AdminToken()));
+    RETURN_IF_ERROR(MakeSecret(WorkerToken()));
     const std::string ports = flags_.data_dir + "/coordinator-ports.json";
     ::unlink(ports.c_str());
     ASSIGN_OR_RETURN(Child coordinator,
@@ -187,7 +190,9 @@ class LocalService {
                                    {"--listen", absl::StrCat("127.0.0.1:", flags_.port), "--http",
                                     absl::StrCat("127.0.0.1:", flags_.http_port), "--web",
                                     absl::StrCat("127.0.0.1:", flags_.web_port), "--data-dir",
-                                    flags_.data_dir + "/coordinator", "--ports-file", ports},
+                                    flags_.data_dir + "/coordinator", "--ports-file", ports,
+                                    "--bootstrap-token-file", AdminToken(), "--worker-token-file",
+                                    WorkerToken()},
                                    flags_.data_dir + "/logs/coordinator.log"));
     children_.push_back(coordinator);
     RETURN_IF_ERROR(WriteState());
@@ -237,7 +242,8 @@ class LocalService {
                                           "--name",        name,
                                           "--data-dir",    flags_.data_dir + "/" + name,
                                           "--devices",     flags_.devices,
-                                          "--threads",     std::to_string(flags_.threads)};
+                                          "--threads",     std::to_string(flags_.threads),
+                                          "--token-file",  WorkerToken()};
     for (const std::string& dir : flags_.base_dirs) {
       arguments.push_back("--base-dir");
       arguments.push_back(dir);
@@ -252,6 +258,7 @@ class LocalService {
   absl::Status WaitForWorkers() {
     AddressFlags address;
     address.address = address_;
+    address.token_file = AdminToken();
     ASSIGN_OR_RETURN(const Service service, Service::Open(address));
     const absl::Time deadline = absl::Now() + absl::Minutes(30);
     bool told = false;
@@ -262,6 +269,12 @@ class LocalService {
       Prepare(&context);
       tundra::v1::ListBasesResponse response;
       const grpc::Status status = service.bases()->ListBases(&context, {}, &response);
+      if (status.error_code() == grpc::StatusCode::UNAUTHENTICATED) {
+        return absl::UnauthenticatedError(
+            absl::StrCat(AdminToken(),
+                         " holds a token that the service of this folder does not know; put the "
+                         "right one there, or see \"A lost admin token\" in docs/security.md"));
+      }
       if (!status.ok() && status.error_code() != grpc::StatusCode::UNAVAILABLE &&
           status.error_code() != grpc::StatusCode::DEADLINE_EXCEEDED) {
         return service.Explain(status);
@@ -301,12 +314,19 @@ class LocalService {
       processes.push_back(
           {{"name", child.name}, {"pid", child.pid}, {"start_time", child.start_time}});
     }
-    const nlohmann::json state = {{"address", address_},
-                                  {"http", http_},
-                                  {"web", web_},
-                                  {"complete", complete_},
-                                  {"processes", processes}};
+    const nlohmann::json state = {{"address", address_},        {"http", http_},
+                                  {"token_file", AdminToken()}, {"web", web_},
+                                  {"complete", complete_},      {"processes", processes}};
     return WriteFileAtomically(LocalStatePath(flags_.data_dir), state.dump(2) + "\n");
+  }
+
+  // Secrets of this service alone, made once: an admin's for whoever may read the data folder,
+  // and the workers'.
+  std::string AdminToken() const { return flags_.data_dir + "/admin.token"; }
+  std::string WorkerToken() const { return flags_.data_dir + "/worker.token"; }
+  static absl::Status MakeSecret(const std::string& path) {
+    if (FileExists(path)) return absl::OkStatus();
+    return WriteFileAtomically(path, NewSecret() + "\n");
   }
 
   const LocalFlags flags_;
@@ -435,15 +455,17 @@ int Up(const CommonFlags& common, LocalFlags flags) {
     const nlohmann::json json = {{"address", service.address()},
                                  {"http", service.http()},
                                  {"web", service.web()},
-                                 {"data_dir", flags.data_dir}};
+                                 {"data_dir", flags.data_dir},
+                                 {"token_file", flags.data_dir + "/admin.token"}};
     std::printf("%s\n", json.dump().c_str());
   } else {
     std::printf(
         "the service runs at %s with %d worker%s (%s)\n"
-        "  web page %s\n  metrics  %s/metrics\n  data     %s\n  logs     %s/logs\n",
+        "  web page %s\n  metrics  %s/metrics\n  data     %s\n  logs     %s/logs\n  token    "
+        "%s/admin.token (this machine's tundra finds it)\n",
         service.address().c_str(), flags.workers, flags.workers == 1 ? "" : "s",
         flags.devices.c_str(), service.web().c_str(), service.http().c_str(),
-        flags.data_dir.c_str(), flags.data_dir.c_str());
+        flags.data_dir.c_str(), flags.data_dir.c_str(), flags.data_dir.c_str());
     std::printf(flags.detach ? "  stop it  tundra local down%s%s\n" : "  stop it  Ctrl-C%s%s\n",
                 flags.detach && flags.data_dir != DefaultDataDir() ? " --data-dir " : "",
                 flags.detach && flags.data_dir != DefaultDataDir() ? flags.data_dir.c_str() : "");

@@ -33,7 +33,8 @@ class LocalTest : public ::testing::Test {
     Program("tundra-coordinator",
             "while [ $# -gt 0 ]; do [ \"$1\" = --ports-file ] && ports=$2; shift; done\n"
             "if [ -n \"$TUNDRA_FAKE_PORT\" ]; then\n"
-            "  echo \"{\\\"grpc\\\": $TUNDRA_FAKE_PORT, \\\"http\\\": 1, \\\"web\\\": 2}\" > \"$ports.new\"\n"
+            "  echo \"{\\\"grpc\\\": $TUNDRA_FAKE_PORT, \\\"http\\\": 1, \\\"web\\\": 2}\" > "
+            "\"$ports.new\"\n"
             "  mv \"$ports.new\" \"$ports\"\n"
             "fi\n"
             "exec sleep 600\n");

@@ -48,6 +48,7 @@ int Main(int argc, char** argv) {
   AddDataCommands(app, common, &run);
   AddLocal(app, common, &run);
   AddDoctor(app, common, &run);
+  AddAdmin(app, common, &run);
   if (argc == 1) {
     std::printf("%s\n", app.help().c_str());
     return kBadInput;

@@ -22,8 +22,9 @@ constexpr size_t kChunkBytes = 256 << 10;
 absl::StatusOr<Service> Service::Open(const AddressFlags& flags) {
   Service service;
   ASSIGN_OR_RETURN(service.address_, FindAddress(flags));
-  RETURN_IF_ERROR(CheckLoopback(service.address_.value, flags.insecure));
-  service.channel_ = MakeChannel(service.address_.value);
+  ASSIGN_OR_RETURN(const std::shared_ptr<ChannelSource> source,
+                   ChannelSource::Open(service.address_.value, service.address_.security));
+  service.channel_ = source->Get();
   return service;
 }
 
@@ -41,6 +42,12 @@ std::unique_ptr<tundra::v1::ArtifactService::Stub> Service::artifacts() const {
 }
 std::unique_ptr<tundra::v1::GenerateService::Stub> Service::generate() const {
   return tundra::v1::GenerateService::NewStub(channel_);
+}
+std::unique_ptr<tundra::v1::AccessService::Stub> Service::access() const {
+  return tundra::v1::AccessService::NewStub(channel_);
+}
+std::unique_ptr<tundra::v1::FleetService::Stub> Service::fleet() const {
+  return tundra::v1::FleetService::NewStub(channel_);
 }
 
 absl::Status Service::Explain(const grpc::Status& status) const {
@@ -62,8 +69,21 @@ absl::Status Service::Explain(const grpc::Status& status) const {
        plain.message().find("Socket closed") != std::string::npos)) {
     return absl::UnavailableError(
         absl::StrCat("no service answers at ", address_.value, " (from ", address_.source,
-                     "): start one with `tundra local up`, or name another with --address (",
+                     address_.security.tls
+                         ? ", with TLS): is it up, does it speak TLS, and does its certificate "
+                           "name this host and chain to the CA that was given? ("
+                         : "): start one with `tundra local up`, or name another with --address; "
+                           "one with TLS needs --tls-ca (",
                      plain.message(), ")"));
+  }
+  if (absl::IsUnauthenticated(plain)) {
+    const ClientSecurity& security = address_.security;
+    const std::string sent = !security.token_file.empty() ? "from " + security.token_file
+                             : !security.token.empty()    ? "from $TUNDRA_TOKEN"
+                                                          : "";
+    return absl::UnauthenticatedError(absl::StrCat(
+        "the service at ", address_.value, " (from ", address_.source, ") refused the call",
+        sent.empty() ? "" : absl::StrCat(" with the token ", sent), ": ", plain.message()));
   }
   if (absl::IsDeadlineExceeded(plain)) {
     return absl::DeadlineExceededError(absl::StrCat(

@@ -13,9 +13,11 @@
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "client/address.h"
+#include "tundra/v1/access.grpc.pb.h"
 #include "tundra/v1/artifact.grpc.pb.h"
 #include "tundra/v1/base.grpc.pb.h"
 #include "tundra/v1/dataset.grpc.pb.h"
+#include "tundra/v1/fleet.grpc.pb.h"
 #include "tundra/v1/generate.grpc.pb.h"
 #include "tundra/v1/job.grpc.pb.h"
 
@@ -30,7 +32,7 @@ struct FieldViolation {
 // One service, by address. Thread-safe.
 class Service {
  public:
-  // Errors: those of FindAddress and CheckLoopback.
+  // Errors: those of FindAddress and ChannelSource::Open.
   static absl::StatusOr<Service> Open(const AddressFlags& flags);
 
   const Address& address() const { return address_; }
@@ -39,6 +41,8 @@ class Service {
   std::unique_ptr<tundra::v1::BaseService::Stub> bases() const;
   std::unique_ptr<tundra::v1::ArtifactService::Stub> artifacts() const;
   std::unique_ptr<tundra::v1::GenerateService::Stub> generate() const;
+  std::unique_ptr<tundra::v1::AccessService::Stub> access() const;
+  std::unique_ptr<tundra::v1::FleetService::Stub> fleet() const;
 
   // The status with our advice: where nothing answers, how to start a service.
   absl::Status Explain(const grpc::Status& status) const;

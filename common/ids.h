@@ -23,6 +23,8 @@ using WorkerId = StringId<struct WorkerTag>;
 using GroupId = StringId<struct GroupTag>;
 // Lower-case hex SHA-256 of the blob's bytes.
 using BlobId = StringId<struct BlobTag>;
+using TenantId = StringId<struct TenantTag>;
+using TokenId = StringId<struct TokenTag>;
 // Content hash of a base: lower-case hex SHA-256 (see worker/model/base_hash.h).
 using BaseHash = StringId<struct BaseTag>;
 

@@ -22,6 +22,14 @@ Setters SettersOf(Config& c) {
       {"http", [&c](const YAML::Node& n) { c.http = n.as<std::string>(); }},
       {"web", [&c](const YAML::Node& n) { c.web = n.as<std::string>(); }},
       {"data_dir", [&c](const YAML::Node& n) { c.data_dir = n.as<std::string>(); }},
+      {"tls_cert", [&c](const YAML::Node& n) { c.tls_cert = n.as<std::string>(); }},
+      {"tls_key", [&c](const YAML::Node& n) { c.tls_key = n.as<std::string>(); }},
+      {"tls_client_ca", [&c](const YAML::Node& n) { c.tls_client_ca = n.as<std::string>(); }},
+      {"bootstrap_token_file",
+       [&c](const YAML::Node& n) { c.bootstrap_token_file = n.as<std::string>(); }},
+      {"worker_token_file",
+       [&c](const YAML::Node& n) { c.worker_token_file = n.as<std::string>(); }},
+      {"allow_anonymous", [&c](const YAML::Node& n) { c.allow_anonymous = n.as<bool>(); }},
       {"insecure", [&c](const YAML::Node& n) { c.insecure = n.as<bool>(); }},
       {"ports_file", [&c](const YAML::Node& n) { c.ports_file = n.as<std::string>(); }},
       {"log_level", [&c](const YAML::Node& n) { c.log_level = n.as<std::string>(); }},
@@ -104,8 +112,28 @@ web: 127.0.0.1:7702
 # folder. Empty: $TUNDRA_HOME/coordinator, or ~/.local/share/tundra/coordinator.
 data_dir: ""
 
-# Allows addresses that other machines can reach, although nothing is encrypted
-# and nobody has to log in.
+# The server's certificate chain and its private key, PEM; read again when they
+# change. Needed for a listen address that other machines can reach.
+tls_cert: ""
+tls_key: ""
+
+# Workers' certificates must chain to these, PEM: a worker proves who it is by its
+# certificate. Needed for workers on other machines.
+tls_client_ca: ""
+
+# A file with the first admin's token, 32 characters or more; read only while
+# there is no admin's token. Further tokens: tundra admin tokens create.
+bootstrap_token_file: ""
+
+# A file with a secret that lets workers in without a certificate; on loopback
+# only (or with insecure). Read again when it changes.
+worker_token_file: ""
+
+# Everybody is an admin and may be a worker, without a token. Loopback only.
+allow_anonymous: false
+
+# Allows a listen address that other machines can reach without TLS: jobs, data
+# and tokens cross the network readable. Tokens are needed all the same.
 insecure: false
 
 # Written once it serves, as JSON: {"grpc": PORT, "http": PORT, "web": PORT,

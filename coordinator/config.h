@@ -13,6 +13,12 @@ struct Config {
   std::string web = "127.0.0.1:7702";
   // Empty: "coordinator" beneath DefaultDataDir().
   std::string data_dir;
+  std::string tls_cert;
+  std::string tls_key;
+  std::string tls_client_ca;
+  std::string bootstrap_token_file;
+  std::string worker_token_file;
+  bool allow_anonymous = false;
   bool insecure = false;
   std::string ports_file;
   std::string log_level = "info";

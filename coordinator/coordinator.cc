@@ -5,6 +5,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "common/logging.h"
+#include "common/rpc.h"
 #include "common/status.h"
 #include "coordinator/api/context.h"
 #include "coordinator/api/server.h"
@@ -13,6 +14,7 @@
 #include "coordinator/http/metrics.h"
 #include "coordinator/http/probe_server.h"
 #include "coordinator/http/web_server.h"
+#include "coordinator/http/web_tls.h"
 #include "coordinator/store/job_state.h"
 #include "coordinator/store/sqlite_store.h"
 
@@ -26,17 +28,45 @@ constexpr int kSessionThreads = 4;
 constexpr size_t kMaxQueued = 1024;
 constexpr absl::Duration kGarbageInterval = absl::Minutes(5);
 constexpr absl::Duration kStopGrace = absl::Seconds(1);
+constexpr int64_t kMostAuditEntries = 1'000'000;
 constexpr char kVersion[] = "0.1.0";
 
-absl::Status CheckAddress(const std::string& flag, const std::string& address, bool insecure) {
-  std::pair<std::string, int> parts;
-  ASSIGN_OR_RETURN(parts, SplitAddress(address));
-  if (insecure || IsLoopback(parts.first)) return absl::OkStatus();
-  return absl::PermissionDeniedError(absl::StrCat(
-      flag, " ", address,
-      " can be reached from other machines, and there is no authentication "
-      "yet: anybody who reaches it can use it. Listen on 127.0.0.1, or say --insecure if the "
-      "network is yours alone"));
+// Errors: kPermissionDenied for what would let in anybody, or tell everybody.
+absl::Status CheckPort(const std::string& flag, const std::string& address,
+                       const CoordinatorOptions& options) {
+  RETURN_IF_ERROR(SplitAddress(address).status());
+  if (IsLoopbackAddress(address)) return absl::OkStatus();
+  if (options.auth.allow_anonymous) {
+    return absl::PermissionDeniedError(
+        absl::StrCat(flag, " ", address,
+                     " can be reached from other machines: --allow-anonymous, which lets "
+                     "everybody in, is for loopback only"));
+  }
+  if (options.insecure || !options.tls.cert.empty()) return absl::OkStatus();
+  return absl::PermissionDeniedError(
+      absl::StrCat(flag, " ", address,
+                   " can be reached from other machines, and nothing would be encrypted: give "
+                   "--tls-cert and --tls-key (tools/make-certificates makes some), listen on "
+                   "127.0.0.1, or say --insecure if the network is yours alone"));
+}
+
+absl::Status CheckSafety(const CoordinatorOptions& options) {
+  RETURN_IF_ERROR(CheckPort("--listen", options.listen, options));
+  RETURN_IF_ERROR(CheckPort("--web", options.web, options));
+  // Probes and metrics only: no names of jobs or users.
+  RETURN_IF_ERROR(SplitAddress(options.http).status());
+  if (options.tls.cert.empty() && !options.tls.ca.empty()) {
+    return absl::InvalidArgumentError(
+        "--tls-client-ca needs the server's own certificate too: --tls-cert and --tls-key");
+  }
+  if (!IsLoopbackAddress(options.listen) && !options.insecure &&
+      !options.auth.worker_token_file.empty()) {
+    return absl::PermissionDeniedError(
+        absl::StrCat("--listen ", options.listen,
+                     " can be reached from other machines: workers there need certificates of "
+                     "their own (--tls-client-ca), not the shared --worker-token-file"));
+  }
+  return absl::OkStatus();
 }
 
 absl::Time FromProto(const google::protobuf::Timestamp& t) {
@@ -55,10 +85,12 @@ class CoordinatorImpl : public Coordinator {
   ~CoordinatorImpl() override { Stop(); }
 
   absl::Status Start() {
-    RETURN_IF_ERROR(CheckAddress("--listen", options_.listen, options_.insecure));
-    RETURN_IF_ERROR(CheckAddress("--http", options_.http, options_.insecure));
-    RETURN_IF_ERROR(CheckAddress("--web", options_.web, options_.insecure));
+    RETURN_IF_ERROR(CheckSafety(options_));
+    if (!options_.tls.cert.empty() || !options_.tls.key.empty()) {
+      ASSIGN_OR_RETURN(tls_, TlsSource::Open(options_.tls));
+    }
     RETURN_IF_ERROR(OpenStores());
+    RETURN_IF_ERROR(StartAccess());
     controller_ =
         std::make_unique<Controller>(store_.get(), &fleet_, &hub_, options_.clock,
                                      ControllerOptions{.on_failure = [this](v1::FailureCode code) {
@@ -74,13 +106,14 @@ class CoordinatorImpl : public Coordinator {
     FillContext();
     // A plan first: no worker may hear "drop your groups" from an empty mind.
     RETURN_IF_ERROR(controller_->Start());
-    ASSIGN_OR_RETURN(api_, StartApiServer(options_.listen, &context_));
+    ASSIGN_OR_RETURN(api_, StartApiServer(options_.listen, tls_, &context_));
     ASSIGN_OR_RETURN(probes_,
                      StartProbeServer(options_.http, {.metrics = [this] { return Render(); },
                                                       .ready = [this] { return IsReady(); }}));
     WebOptions web;
     web.address = options_.web;
     web.api = api_->InProcessChannel();
+    if (tls_ != nullptr) web.tls = ServerContexts(tls_);
     ASSIGN_OR_RETURN(web_, StartWebServer(std::move(web)));
     housekeeping_ = std::thread([this] { Housekeeping(); });
     return absl::OkStatus();
@@ -120,7 +153,24 @@ class CoordinatorImpl : public Coordinator {
     return absl::OkStatus();
   }
 
+  absl::Status StartAccess() {
+    options_.auth.on_failure = [this](std::string_view reason) { metrics_.OnAuthFailure(reason); };
+    authenticator_ = std::make_unique<Authenticator>(store_.get(), options_.clock, options_.auth);
+    RETURN_IF_ERROR(authenticator_->Start());
+    std::set<WorkerId> drained;
+    RETURN_IF_ERROR(store_->Read([&](ReadTxn& txn) -> absl::Status {
+      ASSIGN_OR_RETURN(const std::vector<WorkerRecord> workers, txn.ListWorkers());
+      for (const WorkerRecord& worker : workers) {
+        if (worker.drained) drained.insert(worker.id);
+      }
+      return absl::OkStatus();
+    }));
+    fleet_.SetDrained(std::move(drained));
+    return absl::OkStatus();
+  }
+
   void FillContext() {
+    context_.authenticator = authenticator_.get();
     context_.store = store_.get();
     context_.blobs = blobs_.get();
     context_.fleet = &fleet_;
@@ -195,8 +245,13 @@ class CoordinatorImpl : public Coordinator {
         if (stopping_) return;
       }
       relay_.Expire();
+      authenticator_->Refresh();
+      if (tls_ != nullptr) tls_->Refresh();
       if (options_.clock->Monotonic() < next_garbage) continue;
       next_garbage = options_.clock->Monotonic() + kGarbageInterval;
+      const absl::Status thinned =
+          store_->Write([](Txn& txn) { return txn.KeepAudit(kMostAuditEntries); });
+      if (!thinned.ok()) LogWarning("audit: {}", std::string(thinned.message()));
       const absl::StatusOr<int> removed =
           CollectGarbage(*store_, *blobs_, options_.clock->Now(), options_.blob_grace);
       if (!removed.ok()) {
@@ -209,7 +264,9 @@ class CoordinatorImpl : public Coordinator {
 
   CoordinatorOptions options_;
   Metrics metrics_;
+  std::shared_ptr<TlsSource> tls_;
   std::unique_ptr<Store> store_;
+  std::unique_ptr<Authenticator> authenticator_;
   std::unique_ptr<BlobStore> blobs_;
   Fleet fleet_;
   Hub hub_;

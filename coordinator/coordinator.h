@@ -8,6 +8,8 @@
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "common/clock.h"
+#include "common/tls.h"
+#include "coordinator/access/authenticator.h"
 #include "coordinator/api/dataset_validation.h"
 
 namespace tundra::coordinator {
@@ -19,8 +21,13 @@ struct CoordinatorOptions {
   std::string listen = "127.0.0.1:7700";
   std::string http = "127.0.0.1:7701";
   std::string web = "127.0.0.1:7702";
-  // Allows addresses other than loopback, unencrypted and without authentication.
+  // Certificate and key of the server, and what workers' certificates must chain to. Empty: no
+  // TLS.
+  TlsFiles tls;
+  // Allows addresses other than loopback without TLS.
   bool insecure = false;
+  // on_failure is ignored.
+  AuthOptions auth;
   absl::Duration heartbeat_interval = absl::Seconds(2);
   absl::Duration lease = absl::Seconds(15);
   // How long unreferenced blobs are kept.
@@ -40,9 +47,9 @@ class Coordinator {
   virtual void Stop() = 0;
 };
 
-// Errors: kInvalidArgument for addresses, kPermissionDenied for one beyond
-// loopback without `insecure`, kAlreadyExists for a port that is taken,
-// kFailedPrecondition for a data folder in use; those of the store.
+// Errors: kInvalidArgument for addresses and certificates, kPermissionDenied for settings that
+// would not be safe (an address beyond loopback without TLS, say), kAlreadyExists for a port that
+// is taken, kFailedPrecondition for a data folder in use; those of the store.
 absl::StatusOr<std::unique_ptr<Coordinator>> StartCoordinator(CoordinatorOptions options);
 
 }  // namespace tundra::coordinator

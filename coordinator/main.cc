@@ -23,11 +23,13 @@ constexpr char kAbout[] =
     "tundra-coordinator takes fine-tuning jobs over gRPC, keeps them durably, and gives them to\n"
     "workers. All its state is in --data-dir: stop or kill it at any time and start it again.\n"
     "\n"
-    "  tundra-coordinator                           serve on 127.0.0.1:7700\n"
+    "  openssl rand -hex 32 > admin.token           the first admin's token; keep it safe\n"
+    "  tundra-coordinator --bootstrap-token-file admin.token   serve on 127.0.0.1:7700\n"
     "  tundra-coordinator --data-dir /var/lib/tundra --config /etc/tundra/coordinator.yaml\n"
     "  tundra-coordinator --print-config            all settings, with comments\n"
     "\n"
-    "Then start workers (tundra-worker --coordinator HOST:7700) and submit jobs (tundra submit).\n";
+    "Then start workers (tundra-worker --coordinator HOST:7700) and submit jobs (tundra submit\n"
+    "--token-file admin.token). On other machines both need TLS: see docs/security.md.\n";
 
 struct Flags {
   Config config;
@@ -48,8 +50,18 @@ void Declare(CLI::App& app, Flags& flags) {
   app.add_option("--data-dir", c.data_dir,
                  "folder of database and blobs (default: $TUNDRA_HOME/coordinator or "
                  "~/.local/share/tundra/coordinator)");
-  app.add_flag("--insecure", c.insecure,
-               "allow addresses other than loopback, without encryption or log-in");
+  app.add_option("--tls-cert", c.tls_cert,
+                 "the server's certificate chain, PEM; read again when it changes");
+  app.add_option("--tls-key", c.tls_key, "its private key, PEM");
+  app.add_option("--tls-client-ca", c.tls_client_ca,
+                 "what workers' certificates must chain to, PEM");
+  app.add_option("--bootstrap-token-file", c.bootstrap_token_file,
+                 "file with the first admin's token; read while there is none");
+  app.add_option("--worker-token-file", c.worker_token_file,
+                 "file with a secret that lets workers in without a certificate (loopback only)");
+  app.add_flag("--allow-anonymous", c.allow_anonymous,
+               "everybody is an admin, without a token (loopback only)");
+  app.add_flag("--insecure", c.insecure, "allow --listen beyond loopback without encryption");
   app.add_option("--ports-file", c.ports_file, "write the real ports there as JSON once it serves");
   app.add_option("--log-level", c.log_level, "trace, debug, info, warn, error or off")
       ->capture_default_str();
@@ -107,6 +119,10 @@ int Serve(const Config& config) {
   options.data_dir = config.data_dir.empty() ? DefaultDataDir() + "/coordinator" : config.data_dir;
   options.listen = config.listen;
   options.http = config.http;
+  options.tls = {.cert = config.tls_cert, .key = config.tls_key, .ca = config.tls_client_ca};
+  options.auth.bootstrap_token_file = config.bootstrap_token_file;
+  options.auth.worker_token_file = config.worker_token_file;
+  options.auth.allow_anonymous = config.allow_anonymous;
   options.web = config.web;
   options.insecure = config.insecure;
   options.heartbeat_interval = absl::Seconds(config.heartbeat_seconds);

@@ -16,9 +16,11 @@ bool IsLast(const tundra::v1::GenerationChunk& chunk) {
   return !chunk.finish_reason().empty() || chunk.error_code() != 0;
 }
 
-GenerationDelivery::GenerationDelivery(std::shared_ptr<grpc::ChannelInterface> channel,
+GenerationDelivery::GenerationDelivery(std::shared_ptr<ChannelSource> channels,
                                        std::function<void()> on_broken)
-    : channel_(std::move(channel)), on_broken_(std::move(on_broken)), thread_([this] { Run(); }) {}
+    : channels_(std::move(channels)),
+      on_broken_(std::move(on_broken)),
+      thread_([this] { Run(); }) {}
 
 GenerationDelivery::~GenerationDelivery() {
   {
@@ -38,7 +40,7 @@ void GenerationDelivery::Add(tundra::v1::GenerationChunk chunk) {
 }
 
 void GenerationDelivery::Run() {
-  auto stub = tundra::v1::WorkerService::NewStub(channel_);
+  auto stub = tundra::v1::WorkerService::NewStub(channels_->Get());
   context_.set_deadline(std::chrono::system_clock::now() + std::chrono::hours(1));
   tundra::v1::GenerationAck ack;
   auto writer = stub->DeliverGeneration(&context_, &ack);

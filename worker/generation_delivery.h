@@ -9,6 +9,7 @@
 
 #include "absl/base/thread_annotations.h"
 #include "absl/synchronization/mutex.h"
+#include "common/rpc.h"
 #include "tundra/v1/worker.grpc.pb.h"
 
 namespace tundra::worker {
@@ -18,8 +19,7 @@ class GenerationDelivery {
   // `on_broken` is called once, from the delivery's thread, when the coordinator
   // takes no more, because the reader has gone or the connection broke; not once
   // the destructor runs.
-  GenerationDelivery(std::shared_ptr<grpc::ChannelInterface> channel,
-                     std::function<void()> on_broken);
+  GenerationDelivery(std::shared_ptr<ChannelSource> channels, std::function<void()> on_broken);
   // Gives what is queued a second if the last chunk is among it; else gives up at
   // once. Never waits for a coordinator that does not read.
   ~GenerationDelivery();
@@ -29,7 +29,7 @@ class GenerationDelivery {
  private:
   void Run();
 
-  const std::shared_ptr<grpc::ChannelInterface> channel_;
+  const std::shared_ptr<ChannelSource> channels_;
   const std::function<void()> on_broken_;
   grpc::ClientContext context_;
   absl::Mutex mu_;

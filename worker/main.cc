@@ -86,14 +86,31 @@ void AddFlags(CLI::App& app, WorkerFlags* flags) {
   app.add_option("--log-level", flags->log_level, "trace, debug, info, warn, error or off")
       ->capture_default_str();
   app.add_flag("--log-json", flags->log_json, "Log in JSON lines");
+  app.add_option("--tls-ca", flags->tls_ca,
+                 "Encrypt, and trust a coordinator whose certificate chains to this PEM file");
+  app.add_flag("--tls", flags->tls, "Encrypt, and trust the system's certificate roots");
+  app.add_option("--tls-cert", flags->tls_cert,
+                 "This worker's certificate, PEM, by which the coordinator knows it; read again "
+                 "when it changes");
+  app.add_option("--tls-key", flags->tls_key, "Its private key, PEM");
+  app.add_option(
+      "--token-file", flags->token_file,
+      "File with the coordinator's --worker-token-file secret, instead of a certificate");
   app.add_flag("--insecure", flags->insecure,
-               "Accept addresses beyond loopback although nothing is authenticated yet");
+               "Accept a coordinator beyond loopback without encryption");
 }
 
 absl::Status RunSupervisor(const WorkerFlags& flags, const sigset_t& signals) {
-  for (const std::string& address : {flags.coordinator, flags.http, flags.collective_host + ":0"}) {
-    RETURN_IF_ERROR(CheckLoopback(address, flags.insecure));
+  for (const std::string& address : {flags.http, flags.collective_host + ":0"}) {
+    RETURN_IF_ERROR(CheckAddress(address));
   }
+  ClientSecurity security;
+  security.tls = flags.tls || !flags.tls_ca.empty();
+  security.files = {.cert = flags.tls_cert, .key = flags.tls_key, .ca = flags.tls_ca};
+  security.token_file = flags.token_file;
+  security.insecure = flags.insecure;
+  ASSIGN_OR_RETURN(const std::shared_ptr<ChannelSource> channels,
+                   ChannelSource::Open(flags.coordinator, security));
   ASSIGN_OR_RETURN(const DeviceChoice choice, ParseDevices(flags.devices));
   ASSIGN_OR_RETURN(const std::vector<FoundDevice> devices,
                    FindDevices(choice, flags.threads, flags.cpu_max_isa));
@@ -105,7 +122,7 @@ absl::Status RunSupervisor(const WorkerFlags& flags, const sigset_t& signals) {
                    BaseCatalog::Scan(flags.base_dirs, data_dir + "/base_hashes"));
 
   SupervisorOptions options;
-  options.coordinator = flags.coordinator;
+  options.channels = channels;
   options.display_name = flags.name;
   if (options.display_name.empty()) {
     char host[256] = {};

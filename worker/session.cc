@@ -13,8 +13,8 @@ constexpr absl::Duration kLongestPause = absl::Seconds(2);
 
 }  // namespace
 
-Session::Session(std::shared_ptr<grpc::ChannelInterface> channel, SessionHandler handler)
-    : channel_(std::move(channel)), handler_(std::move(handler)), thread_([this] { Run(); }) {}
+Session::Session(std::shared_ptr<ChannelSource> channels, SessionHandler handler)
+    : channels_(std::move(channels)), handler_(std::move(handler)), thread_([this] { Run(); }) {}
 
 Session::~Session() {
   {
@@ -56,7 +56,7 @@ void Session::Run() {
 }
 
 void Session::RunStream() {
-  auto stub = tundra::v1::WorkerService::NewStub(channel_);
+  auto stub = tundra::v1::WorkerService::NewStub(channels_->Get());
   grpc::ClientContext context;
   {
     absl::MutexLock lock(&mu_);
@@ -68,7 +68,11 @@ void Session::RunStream() {
     tundra::v1::WorkerAssignment assignment;
     bool first = true;
     while (stream->Read(&assignment)) {
-      if (first) handler_.on_connection(true);
+      if (first) {
+        handler_.on_connection(true);
+        absl::MutexLock lock(&mu_);
+        last_end_ = absl::OkStatus();
+      }
       first = false;
       if (assignment.has_heartbeat_interval()) {
         const auto& interval = assignment.heartbeat_interval();
@@ -99,13 +103,19 @@ void Session::RunStream() {
     }
     if (!stream->Write(report)) break;
   }
-  context.TryCancel();
+  {
+    // Else the coordinator has ended the call, and a cancellation would hide why.
+    absl::MutexLock lock(&mu_);
+    if (stopped_) context.TryCancel();
+  }
   reader.join();
   const absl::Status status = FromGrpc(stream->Finish());
   handler_.on_connection(false);
   absl::MutexLock lock(&mu_);
   context_ = nullptr;
-  if (!stopped_) LogWarning("session with the coordinator ended: {}", status.ToString());
+  if (stopped_ || status == last_end_) return;  // said once, not at each try
+  last_end_ = status;
+  LogWarning("session with the coordinator ended: {}; tries again", status.ToString());
 }
 
 }  // namespace tundra::worker

@@ -10,6 +10,7 @@
 #include "absl/base/thread_annotations.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
+#include "common/rpc.h"
 #include "tundra/v1/worker.grpc.pb.h"
 
 namespace tundra::worker {
@@ -23,7 +24,7 @@ struct SessionHandler {
 // Thread-safe.
 class Session {
  public:
-  Session(std::shared_ptr<grpc::ChannelInterface> channel, SessionHandler handler);
+  Session(std::shared_ptr<ChannelSource> channels, SessionHandler handler);
   // Ends the stream and waits for the threads.
   ~Session();
 
@@ -34,7 +35,7 @@ class Session {
   void Run();
   void RunStream();
 
-  const std::shared_ptr<grpc::ChannelInterface> channel_;
+  const std::shared_ptr<ChannelSource> channels_;
   const SessionHandler handler_;
   absl::Mutex mu_;
   tundra::v1::WorkerReport report_ ABSL_GUARDED_BY(mu_);
@@ -45,6 +46,8 @@ class Session {
   // The stream's, while there is one: so that the destructor can end a call that
   // waits for a coordinator that neither reads nor answers.
   grpc::ClientContext* context_ ABSL_GUARDED_BY(mu_) = nullptr;
+  // How the last stream ended; OK since one has begun.
+  absl::Status last_end_ ABSL_GUARDED_BY(mu_);
   absl::Duration heartbeat_ ABSL_GUARDED_BY(mu_) = absl::Seconds(1);
   std::thread thread_;
 };

@@ -47,7 +47,7 @@ class SessionTest : public ::testing::Test {
 };
 
 TEST_F(SessionTest, SendsTheLatestReportAndHandsAssignmentsOn) {
-  Session session(MakeChannel(coordinator_.address()), Handler());
+  Session session(ChannelSource::Plain(coordinator_.address()), Handler());
   session.SetReport(Report("one"));
   ASSERT_TRUE(coordinator_.WaitForReport(Named("one")));
   session.SetReport(Report("two"));
@@ -60,7 +60,7 @@ TEST_F(SessionTest, SendsTheLatestReportAndHandsAssignmentsOn) {
 }
 
 TEST_F(SessionTest, RepeatsTheReportAtEachHeartbeat) {
-  Session session(MakeChannel(coordinator_.address()), Handler());
+  Session session(ChannelSource::Plain(coordinator_.address()), Handler());
   session.SetReport(Report("one"));
   tundra::v1::WorkerAssignment assignment;
   assignment.mutable_heartbeat_interval()->set_nanos(1);  // Clamped to 50 ms.
@@ -71,7 +71,7 @@ TEST_F(SessionTest, RepeatsTheReportAtEachHeartbeat) {
 }
 
 TEST_F(SessionTest, ComesBackAfterTheCoordinatorWithTheWholeReport) {
-  Session session(MakeChannel(coordinator_.address()), Handler());
+  Session session(ChannelSource::Plain(coordinator_.address()), Handler());
   session.SetReport(Report("one"));
   coordinator_.Assign({});
   ASSERT_TRUE(WaitFor([&] { return connected_; }));
@@ -85,7 +85,7 @@ TEST_F(SessionTest, ComesBackAfterTheCoordinatorWithTheWholeReport) {
 }
 
 TEST_F(SessionTest, ComesBackWhenTheCoordinatorEndsTheStreamAlone) {
-  Session session(MakeChannel(coordinator_.address()), Handler());
+  Session session(ChannelSource::Plain(coordinator_.address()), Handler());
   session.SetReport(Report("one"));
   ASSERT_TRUE(coordinator_.WaitForSessions(1));
   coordinator_.EndSession();
@@ -94,7 +94,7 @@ TEST_F(SessionTest, ComesBackWhenTheCoordinatorEndsTheStreamAlone) {
 
 TEST_F(SessionTest, EndsWhileTheCoordinatorNeitherReadsNorAnswers) {
   coordinator_.deaf = true;
-  auto session = std::make_unique<Session>(MakeChannel(coordinator_.address()), Handler());
+  auto session = std::make_unique<Session>(ChannelSource::Plain(coordinator_.address()), Handler());
   // More than any window of flow control: the writer stays in Write().
   session->SetReport(Report(std::string(3 << 20, 'x')));
   ASSERT_TRUE(coordinator_.WaitForSessions(1));
@@ -104,8 +104,8 @@ TEST_F(SessionTest, EndsWhileTheCoordinatorNeitherReadsNorAnswers) {
 TEST_F(SessionTest, EndsWithoutACoordinatorAndWithoutAReport) {
   const std::string address = coordinator_.address();
   coordinator_.Stop();
-  { Session session(MakeChannel(address), Handler()); }
-  Session session(MakeChannel(address), Handler());
+  { Session session(ChannelSource::Plain(address), Handler()); }
+  Session session(ChannelSource::Plain(address), Handler());
   session.SetReport(Report("one"));
 }
 
@@ -121,7 +121,7 @@ TEST(GenerationDeliveryTest, DeliversInOrderAlsoWhatIsLeftWhenItEnds) {
   ScriptedCoordinator coordinator;
   std::atomic<int> broken{0};
   {
-    GenerationDelivery delivery(MakeChannel(coordinator.address()), [&] { ++broken; });
+    GenerationDelivery delivery(ChannelSource::Plain(coordinator.address()), [&] { ++broken; });
     delivery.Add(Chunk("a"));
     delivery.Add(Chunk("b"));
     delivery.Add(Chunk("c", true));
@@ -136,7 +136,7 @@ TEST(GenerationDeliveryTest, TellsOnceThatTheReaderHasGone) {
   const std::string address = coordinator.address();
   coordinator.Stop();
   absl::Notification broken;
-  GenerationDelivery delivery(MakeChannel(address), [&] { broken.Notify(); });
+  GenerationDelivery delivery(ChannelSource::Plain(address), [&] { broken.Notify(); });
   delivery.Add(Chunk("a"));
   EXPECT_TRUE(broken.WaitForNotificationWithTimeout(kTestDeadline));
   delivery.Add(Chunk("b", true));
@@ -147,7 +147,7 @@ TEST(GenerationDeliveryTest, EndsInBoundedTimeWhenTheCoordinatorIsStuck) {
   coordinator.stuck = true;
   std::atomic<int> broken{0};
   for (const bool last : {false, true}) {
-    GenerationDelivery delivery(MakeChannel(coordinator.address()), [&] { ++broken; });
+    GenerationDelivery delivery(ChannelSource::Plain(coordinator.address()), [&] { ++broken; });
     for (int i = 0; i < 8; ++i) delivery.Add(Chunk(std::string(1 << 20, 'x')));
     if (last) delivery.Add(Chunk("", true));
   }

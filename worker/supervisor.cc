@@ -58,24 +58,24 @@ Supervisor::Supervisor(SupervisorOptions options, BaseCatalog catalog, std::stri
       catalog_(std::move(catalog)),
       worker_id_(std::move(worker_id)),
       incarnation_(NewIdValue("run")),
-      channel_(MakeChannel(options_.coordinator)) {
+      channels_(options_.channels) {
   // What an earlier process left is known to nobody: its outboxes went with it.
   for (const char* name : {"/checkpoints", "/adapters"}) {
     std::error_code ignored;
     std::filesystem::remove_all(options_.data_dir + name, ignored);
   }
-  transfers_ = std::make_unique<Transfers>(worker_id_, options_.data_dir + "/blobs", channel_);
+  transfers_ = std::make_unique<Transfers>(worker_id_, options_.data_dir + "/blobs", channels_);
   pool_ = std::make_unique<TaskPool>(2);
   session_ = std::make_unique<Session>(
-      channel_, SessionHandler{[this](WorkerAssignment assignment) {
-                                 Post([this, assignment = std::move(assignment)] {
-                                   HandleAssignment(assignment);
-                                 });
-                               },
-                               [this](bool connected) {
-                                 absl::MutexLock lock(&mu_);
-                                 status_.connected = connected;
-                               }});
+      channels_, SessionHandler{[this](WorkerAssignment assignment) {
+                                  Post([this, assignment = std::move(assignment)] {
+                                    HandleAssignment(assignment);
+                                  });
+                                },
+                                [this](bool connected) {
+                                  absl::MutexLock lock(&mu_);
+                                  status_.connected = connected;
+                                }});
 }
 
 Supervisor::~Supervisor() {

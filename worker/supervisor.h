@@ -17,6 +17,7 @@
 #include "absl/base/thread_annotations.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
+#include "common/rpc.h"
 #include "tundra/v1/worker.pb.h"
 #include "worker/base_catalog.h"
 #include "worker/generation_delivery.h"
@@ -29,8 +30,8 @@
 namespace tundra::worker {
 
 struct SupervisorOptions {
-  // "HOST:PORT" of the coordinator.
-  std::string coordinator;
+  // To the coordinator.
+  std::shared_ptr<ChannelSource> channels;
   std::string display_name;
   // Folder of this worker's own: its id, fetched blobs, checkpoints.
   std::string data_dir;
@@ -143,7 +144,7 @@ class Supervisor {
   const BaseCatalog catalog_;
   const std::string worker_id_;
   const std::string incarnation_;
-  std::shared_ptr<grpc::ChannelInterface> channel_;
+  std::shared_ptr<ChannelSource> channels_;
 
   // Touched by Run's thread only.
   ShardStore shards_;

@@ -30,7 +30,7 @@ void Supervisor::HandleGenerate(const tundra::v1::WorkerAssignment& assignment) 
     Generation& generation = generations_[task.task_id()];
     generation.task = task;
     generation.delivery =
-        std::make_unique<GenerationDelivery>(channel_, [this, id = task.task_id()] {
+        std::make_unique<GenerationDelivery>(channels_, [this, id = task.task_id()] {
           Post([this, id] {
             const auto it = generations_.find(id);
             if (it == generations_.end() || it->second.finished) return;

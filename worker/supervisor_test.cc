@@ -28,7 +28,7 @@ class SupervisorTest : public ::testing::Test {
     const char* source = std::getenv("TUNDRA_SOURCE_DIR");
     ASSERT_NE(source, nullptr) << "run by ctest, or set TUNDRA_SOURCE_DIR";
     base_dir_ = std::string(source) + "/tests/parity/golden/peft/mqa_tied_llama3/base";
-    options_.coordinator = coordinator_.address();
+    options_.channels = ChannelSource::Plain(coordinator_.address());
     options_.data_dir = dir_ / "worker";
     for (int i = 0; i < 2; ++i) {
       options_.devices.emplace_back().set_index(i);

@@ -76,8 +76,8 @@ struct Transfers::Partial {
 };
 
 Transfers::Transfers(std::string worker_id, std::string dir,
-                     std::shared_ptr<grpc::ChannelInterface> channel)
-    : worker_id_(std::move(worker_id)), dir_(std::move(dir)), channel_(std::move(channel)) {
+                     std::shared_ptr<ChannelSource> channels)
+    : worker_id_(std::move(worker_id)), dir_(std::move(dir)), channels_(std::move(channels)) {
   std::error_code error;
   std::vector<std::filesystem::path> left;
   std::filesystem::directory_iterator entry(dir_, error);
@@ -142,7 +142,7 @@ absl::StatusOr<std::string> Transfers::Fetch(const tundra::v1::BlobRef& blob) {
 }
 
 absl::Status Transfers::FetchMore(const tundra::v1::BlobRef& blob, Partial& partial) {
-  auto stub = tundra::v1::WorkerService::NewStub(channel_);
+  auto stub = tundra::v1::WorkerService::NewStub(channels_->Get());
   Call call(this);
   tundra::v1::FetchBlobRequest request;
   request.set_worker_id(worker_id_);
@@ -183,7 +183,7 @@ absl::Status Transfers::Put(const std::string& path, const std::string& sha256,
 
 absl::Status Transfers::PutOnce(const std::string& path, const std::string& sha256,
                                 int64_t size_bytes) {
-  auto stub = tundra::v1::WorkerService::NewStub(channel_);
+  auto stub = tundra::v1::WorkerService::NewStub(channels_->Get());
   tundra::v1::GetBlobUploadResponse upload;
   {
     Call call(this);

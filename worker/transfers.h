@@ -12,6 +12,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/synchronization/mutex.h"
+#include "common/rpc.h"
 #include "tundra/v1/worker.grpc.pb.h"
 
 namespace tundra::worker {
@@ -20,8 +21,7 @@ namespace tundra::worker {
 class Transfers {
  public:
   // `dir` is made if missing; what an earlier process left half-fetched goes.
-  Transfers(std::string worker_id, std::string dir,
-            std::shared_ptr<grpc::ChannelInterface> channel);
+  Transfers(std::string worker_id, std::string dir, std::shared_ptr<ChannelSource> channels);
 
   // Local path of the blob; fetches it when it is not here. Tries until it
   // succeeds, the blob does not exist, or Stop() is called; a broken stream goes
@@ -51,7 +51,7 @@ class Transfers {
 
   const std::string worker_id_;
   const std::string dir_;
-  const std::shared_ptr<grpc::ChannelInterface> channel_;
+  const std::shared_ptr<ChannelSource> channels_;
   absl::Mutex mu_;
   bool stopped_ ABSL_GUARDED_BY(mu_) = false;
   std::set<grpc::ClientContext*> calls_ ABSL_GUARDED_BY(mu_);

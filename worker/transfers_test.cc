@@ -40,7 +40,7 @@ class TransfersTest : public ::testing::Test {
 
   ScriptedCoordinator coordinator_;
   TempDir dir_;
-  Transfers transfers_{"worker-1", dir_ / "blobs", MakeChannel(coordinator_.address())};
+  Transfers transfers_{"worker-1", dir_ / "blobs", ChannelSource::Plain(coordinator_.address())};
 };
 
 TEST_F(TransfersTest, FetchGoesOnWhereTheStreamBroke) {
@@ -157,7 +157,7 @@ TEST_F(TransfersTest, WhatAnEarlierProcessLeftHalfFetchedGoes) {
   const std::string whole = Sha256Hex("whole");
   TUNDRA_ASSERT_OK(WriteFileAtomically(dir_ / ("blobs/" + whole + ".part-abc"), "wh"));
   TUNDRA_ASSERT_OK(WriteFileAtomically(dir_ / ("blobs/" + whole), "whole"));
-  Transfers again("worker-1", dir_ / "blobs", MakeChannel(coordinator_.address()));
+  Transfers again("worker-1", dir_ / "blobs", ChannelSource::Plain(coordinator_.address()));
   EXPECT_THAT(Files(), ElementsAre(whole));
 }
 

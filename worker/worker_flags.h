@@ -24,6 +24,11 @@ struct WorkerFlags {
   std::string ports_file;
   std::string log_level = "info";
   bool log_json = false;
+  std::string token_file;
+  std::string tls_ca;
+  std::string tls_cert;
+  std::string tls_key;
+  bool tls = false;
   bool insecure = false;
 };
 

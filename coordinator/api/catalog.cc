@@ -5,7 +5,9 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "common/status.h"
+#include "coordinator/api/audit.h"
 #include "coordinator/api/errors.h"
+#include "coordinator/api/own.h"
 #include "coordinator/blobs/garbage.h"
 
 namespace tundra::coordinator {
@@ -65,7 +67,8 @@ absl::StatusOr<BaseRecord> ResolveBase(ReadTxn& txn, const std::string& name) {
                    "\", or their hash begins so; say which: ", absl::StrJoin(names, ", ")));
 }
 
-absl::StatusOr<v1::ListBasesResponse> Catalog::ListBases(const v1::ListBasesRequest& request) {
+absl::StatusOr<v1::ListBasesResponse> Catalog::ListBases(const Caller&,
+                                                         const v1::ListBasesRequest& request) {
   ASSIGN_OR_RETURN(const int32_t size, CheckPageSize(request.page_size(), 50, 1000));
   ASSIGN_OR_RETURN(const int64_t start, ParsePageToken(request.page_token(), "bases", "", 0));
   v1::ListBasesResponse response;
@@ -85,7 +88,7 @@ absl::StatusOr<v1::ListBasesResponse> Catalog::ListBases(const v1::ListBasesRequ
   return response;
 }
 
-absl::StatusOr<v1::Base> Catalog::GetBase(const v1::GetBaseRequest& request) {
+absl::StatusOr<v1::Base> Catalog::GetBase(const Caller&, const v1::GetBaseRequest& request) {
   ASSIGN_OR_RETURN(const std::string id, ParseName(request.name(), "bases", "name"));
   v1::Base base;
   RETURN_IF_ERROR(context_->store->Read([&](ReadTxn& txn) -> absl::Status {
@@ -102,14 +105,14 @@ absl::StatusOr<v1::Base> Catalog::GetBase(const v1::GetBaseRequest& request) {
 }
 
 absl::StatusOr<v1::ListCheckpointsResponse> Catalog::ListCheckpoints(
-    const v1::ListCheckpointsRequest& request) {
+    const Caller& caller, const v1::ListCheckpointsRequest& request) {
   ASSIGN_OR_RETURN(const std::string id, ParseName(request.parent(), "jobs", "parent"));
   ASSIGN_OR_RETURN(const int32_t size, CheckPageSize(request.page_size(), 50, 1000));
   ASSIGN_OR_RETURN(const int64_t before, ParsePageToken(request.page_token(), "checkpoints",
                                                         request.parent(), INT64_MAX));
   v1::ListCheckpointsResponse response;
   RETURN_IF_ERROR(context_->store->Read([&](ReadTxn& txn) -> absl::Status {
-    ASSIGN_OR_RETURN(const JobRecord job, txn.GetJob({id}));
+    ASSIGN_OR_RETURN(const JobRecord job, GetOwnJob(txn, caller, {id}));
     ASSIGN_OR_RETURN(const std::vector<CheckpointRecord> list,
                      txn.ListCheckpoints(job, before, size + 1));
     for (const CheckpointRecord& record : list) {
@@ -126,10 +129,11 @@ absl::StatusOr<v1::ListCheckpointsResponse> Catalog::ListCheckpoints(
 }
 
 absl::StatusOr<v1::ListAdaptersResponse> Catalog::ListAdapters(
-    const v1::ListAdaptersRequest& request) {
+    const Caller& caller, const v1::ListAdaptersRequest& request) {
   ASSIGN_OR_RETURN(const int32_t size, CheckPageSize(request.page_size(), 50, 1000));
   JobQuery query;
   query.limit = size + 1;
+  query.tenant = caller.Listed();
   query.terms.push_back({JobFilterTerm::Field::kState, "", "SUCCEEDED", false});
   ASSIGN_OR_RETURN(query.before_key,
                    ParsePageToken(request.page_token(), "adapters", "", INT64_MAX));
@@ -148,16 +152,16 @@ absl::StatusOr<v1::ListAdaptersResponse> Catalog::ListAdapters(
   return response;
 }
 
-absl::StatusOr<v1::Adapter> Catalog::FindAdapter(const std::string& name) {
+absl::StatusOr<v1::Adapter> Catalog::FindAdapter(const Caller& caller, const std::string& name) {
   ASSIGN_OR_RETURN(const AdapterName parsed, ParseAdapterName(name, "name"));
   v1::Adapter adapter;
   RETURN_IF_ERROR(context_->store->Read([&](ReadTxn& txn) -> absl::Status {
     if (!parsed.upload.empty()) {
-      ASSIGN_OR_RETURN(const UploadRecord upload, txn.GetUpload(parsed.upload));
+      ASSIGN_OR_RETURN(const UploadRecord upload, GetOwnUpload(txn, caller, parsed.upload));
       adapter = upload.adapter;
       return absl::OkStatus();
     }
-    ASSIGN_OR_RETURN(const JobRecord job, txn.GetJob({parsed.job}));
+    ASSIGN_OR_RETURN(const JobRecord job, GetOwnJob(txn, caller, {parsed.job}));
     if (parsed.step >= 0) {
       ASSIGN_OR_RETURN(const CheckpointRecord checkpoint, txn.GetCheckpoint(job, parsed.step));
       adapter = checkpoint.checkpoint.adapter();
@@ -174,8 +178,9 @@ absl::StatusOr<v1::Adapter> Catalog::FindAdapter(const std::string& name) {
   return adapter;
 }
 
-absl::StatusOr<BlobId> Catalog::FindFile(const v1::DownloadFileRequest& request) {
-  ASSIGN_OR_RETURN(const v1::Adapter adapter, FindAdapter(request.name()));
+absl::StatusOr<BlobId> Catalog::FindFile(const Caller& caller,
+                                         const v1::DownloadFileRequest& request) {
+  ASSIGN_OR_RETURN(const v1::Adapter adapter, FindAdapter(caller, request.name()));
   std::vector<std::string> names;
   for (const v1::AdapterFile& file : adapter.files()) {
     names.push_back(file.filename());
@@ -190,7 +195,8 @@ absl::StatusOr<BlobId> Catalog::FindFile(const v1::DownloadFileRequest& request)
                                           "\"; it has ", absl::StrJoin(names, ", ")));
 }
 
-absl::StatusOr<v1::GenerateTask> Catalog::MakeTask(const v1::GenerateRequest& request) {
+absl::StatusOr<v1::GenerateTask> Catalog::MakeTask(const Caller& caller,
+                                                   const v1::GenerateRequest& request) {
   RETURN_IF_ERROR(CheckGenerate(request));
   v1::GenerateTask task;
   RETURN_IF_ERROR(context_->store->Read([&](ReadTxn& txn) -> absl::Status {
@@ -199,7 +205,7 @@ absl::StatusOr<v1::GenerateTask> Catalog::MakeTask(const v1::GenerateRequest& re
     return absl::OkStatus();
   }));
   if (!request.adapter().empty()) {
-    ASSIGN_OR_RETURN(const v1::Adapter adapter, FindAdapter(request.adapter()));
+    ASSIGN_OR_RETURN(const v1::Adapter adapter, FindAdapter(caller, request.adapter()));
     *task.mutable_adapter_files() = adapter.files();
   }
   task.set_task_id(NewIdValue("task"));
@@ -212,18 +218,21 @@ absl::StatusOr<v1::GenerateTask> Catalog::MakeTask(const v1::GenerateRequest& re
   return task;
 }
 
-absl::StatusOr<std::string> Catalog::KeepUpload(const v1::Adapter& adapter) {
+absl::StatusOr<std::string> Catalog::KeepUpload(const Caller& caller, const v1::Adapter& adapter) {
   UploadRecord upload;
   upload.id = NewIdValue("upload");
+  upload.tenant = caller.tenant;
   upload.adapter = adapter;
   upload.adapter.set_name("uploads/" + upload.id);
   upload.create_time = context_->clock->Now();
-  RETURN_IF_ERROR(context_->store->Write([&](Txn& txn) -> absl::Status {
+  const auto keep = [&](Txn& txn) -> absl::StatusOr<std::string> {
     for (const v1::AdapterFile& file : adapter.files()) {
       RETURN_IF_ERROR(RecordBlob(txn, *context_->blobs, {file.sha256()}, upload.create_time));
     }
-    return txn.PutUpload(upload);
-  }));
+    RETURN_IF_ERROR(txn.PutUpload(upload));
+    return upload.adapter.name();
+  };
+  RETURN_IF_ERROR(WriteAudited(*context_, caller, keep));
   return upload.adapter.name();
 }
 

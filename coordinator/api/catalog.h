@@ -23,21 +23,24 @@ class Catalog {
  public:
   explicit Catalog(const Context* context) : context_(context) {}
 
-  absl::StatusOr<v1::ListBasesResponse> ListBases(const v1::ListBasesRequest& request);
-  absl::StatusOr<v1::Base> GetBase(const v1::GetBaseRequest& request);
+  absl::StatusOr<v1::ListBasesResponse> ListBases(const Caller& caller,
+                                                  const v1::ListBasesRequest& request);
+  absl::StatusOr<v1::Base> GetBase(const Caller& caller, const v1::GetBaseRequest& request);
   absl::StatusOr<v1::ListCheckpointsResponse> ListCheckpoints(
-      const v1::ListCheckpointsRequest& request);
-  absl::StatusOr<v1::ListAdaptersResponse> ListAdapters(const v1::ListAdaptersRequest& request);
+      const Caller& caller, const v1::ListCheckpointsRequest& request);
+  absl::StatusOr<v1::ListAdaptersResponse> ListAdapters(const Caller& caller,
+                                                        const v1::ListAdaptersRequest& request);
 
   // The adapter of any of the three forms of name. Errors: kNotFound.
-  absl::StatusOr<v1::Adapter> FindAdapter(const std::string& name);
+  absl::StatusOr<v1::Adapter> FindAdapter(const Caller& caller, const std::string& name);
   // The blob to stream. Errors: kNotFound, kOutOfRange for a bad offset.
-  absl::StatusOr<BlobId> FindFile(const v1::DownloadFileRequest& request);
+  absl::StatusOr<BlobId> FindFile(const Caller& caller, const v1::DownloadFileRequest& request);
 
   // Checks a request and makes its task, id included.
-  absl::StatusOr<v1::GenerateTask> MakeTask(const v1::GenerateRequest& request);
+  absl::StatusOr<v1::GenerateTask> MakeTask(const Caller& caller,
+                                            const v1::GenerateRequest& request);
   // Keeps an adapter folder whose blobs are here. Returns "uploads/ID".
-  absl::StatusOr<std::string> KeepUpload(const v1::Adapter& adapter);
+  absl::StatusOr<std::string> KeepUpload(const Caller& caller, const v1::Adapter& adapter);
 
  private:
   const Context* const context_;

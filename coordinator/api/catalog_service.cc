@@ -17,12 +17,11 @@ class BaseServiceImpl : public v1::BaseService::CallbackService {
 
   grpc::ServerUnaryReactor* ListBases(Call* call, const v1::ListBasesRequest* in,
                                       v1::ListBasesResponse* out) override {
-    return RunUnary(context_, "ListBases", call, out,
-                    [this, in] { return catalog_.ListBases(*in); });
+    return RunUnary(context_, "ListBases", call, in, out, &catalog_, &Catalog::ListBases);
   }
   grpc::ServerUnaryReactor* GetBase(Call* call, const v1::GetBaseRequest* in,
                                     v1::Base* out) override {
-    return RunUnary(context_, "GetBase", call, out, [this, in] { return catalog_.GetBase(*in); });
+    return RunUnary(context_, "GetBase", call, in, out, &catalog_, &Catalog::GetBase);
   }
 
  private:
@@ -36,20 +35,22 @@ class ArtifactServiceImpl : public v1::ArtifactService::CallbackService {
 
   grpc::ServerUnaryReactor* ListCheckpoints(Call* call, const v1::ListCheckpointsRequest* in,
                                             v1::ListCheckpointsResponse* out) override {
-    return RunUnary(context_, "ListCheckpoints", call, out,
-                    [this, in] { return catalog_.ListCheckpoints(*in); });
+    return RunUnary(context_, "ListCheckpoints", call, in, out, &catalog_,
+                    &Catalog::ListCheckpoints);
   }
   grpc::ServerUnaryReactor* ListAdapters(Call* call, const v1::ListAdaptersRequest* in,
                                          v1::ListAdaptersResponse* out) override {
-    return RunUnary(context_, "ListAdapters", call, out,
-                    [this, in] { return catalog_.ListAdapters(*in); });
+    return RunUnary(context_, "ListAdapters", call, in, out, &catalog_, &Catalog::ListAdapters);
   }
   grpc::ServerWriteReactor<v1::DownloadFileResponse>* DownloadFile(
-      Call*, const v1::DownloadFileRequest* in) override {
+      Call* call, const v1::DownloadFileRequest* in) override {
     // The request does not outlive this call's reactor, but copies are cheap.
     return std::make_shared<BlobStream<v1::DownloadFileResponse>>(
-               context_, "DownloadFile",
-               [this, request = *in] { return catalog_.FindFile(request); }, in->offset())
+               context_, "DownloadFile", call,
+               [this, request = *in](const Caller& caller) {
+                 return catalog_.FindFile(caller, request);
+               },
+               in->offset())
         ->Begin();
   }
 

@@ -3,6 +3,7 @@
 
 #include "absl/status/statusor.h"
 #include "common/clock.h"
+#include "coordinator/access/authenticator.h"
 #include "coordinator/api/dataset_validation.h"
 #include "coordinator/blobs/blob_store.h"
 #include "coordinator/store/store.h"
@@ -35,6 +36,7 @@ struct Context {
   Executor* blob_executor = nullptr;
   Executor* session_executor = nullptr;
   RpcObserver* observer = nullptr;
+  Authenticator* authenticator = nullptr;
 };
 
 }  // namespace tundra::coordinator

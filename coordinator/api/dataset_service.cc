@@ -21,7 +21,7 @@ class DatasetUpload : public UploadReactor<v1::UploadDatasetRequest, v1::Dataset
     if (request.has_metadata()) {
       if (upload_ != nullptr) return absl::InvalidArgumentError("metadata came twice");
       absl::StatusOr<std::unique_ptr<Datasets::Upload>> upload =
-          datasets_->StartUpload(request.metadata());
+          datasets_->StartUpload(caller(), request.metadata());
       if (!upload.ok()) return upload.status();
       upload_ = *std::move(upload);
       return absl::OkStatus();
@@ -53,23 +53,20 @@ class DatasetServiceImpl : public v1::DatasetService::CallbackService {
   }
   grpc::ServerUnaryReactor* GetDataset(Call* call, const v1::GetDatasetRequest* in,
                                        v1::Dataset* out) override {
-    return RunUnary(context_, "GetDataset", call, out, [this, in] { return datasets_.Get(*in); });
+    return RunUnary(context_, "GetDataset", call, in, out, &datasets_, &Datasets::Get);
   }
   grpc::ServerUnaryReactor* ListDatasets(Call* call, const v1::ListDatasetsRequest* in,
                                          v1::ListDatasetsResponse* out) override {
-    return RunUnary(context_, "ListDatasets", call, out,
-                    [this, in] { return datasets_.List(*in); });
+    return RunUnary(context_, "ListDatasets", call, in, out, &datasets_, &Datasets::List);
   }
   grpc::ServerUnaryReactor* DeleteDataset(Call* call, const v1::DeleteDatasetRequest* in,
                                           Empty* out) override {
-    return RunUnary(context_, "DeleteDataset", call, out,
-                    [this, in] { return datasets_.Delete(*in); });
+    return RunUnary(context_, "DeleteDataset", call, in, out, &datasets_, &Datasets::Delete);
   }
   grpc::ServerUnaryReactor* ValidateDataset(Call* call, const v1::ValidateDatasetRequest* in,
                                             v1::ValidationReport* out) override {
-    return RunMaybeValidating(
-        context_, "ValidateDataset", call, out,
-        [this, in](bool may_validate) { return datasets_.Validate(*in, may_validate); });
+    return RunMaybeValidating(context_, "ValidateDataset", call, in, out, &datasets_,
+                              &Datasets::Validate);
   }
 
  private:

@@ -4,9 +4,11 @@
 #include "absl/strings/str_cat.h"
 #include "common/sha256.h"
 #include "common/status.h"
+#include "coordinator/api/audit.h"
 #include "coordinator/api/catalog.h"
 #include "coordinator/api/errors.h"
 #include "coordinator/api/names.h"
+#include "coordinator/api/own.h"
 #include "coordinator/api/requests.h"
 #include "coordinator/blobs/garbage.h"
 
@@ -37,6 +39,18 @@ absl::Status CheckMetadata(const v1::UploadDatasetRequest::Metadata& m) {
   return v.ToStatus();
 }
 
+// Errors: kResourceExhausted when `more` bytes would pass what the tenant's data sets may take.
+absl::Status CheckByteQuota(ReadTxn& txn, const TenantId& tenant, int64_t more) {
+  ASSIGN_OR_RETURN(const TenantRecord record, txn.GetTenant(tenant));
+  if (!record.quota.has_dataset_bytes()) return absl::OkStatus();
+  ASSIGN_OR_RETURN(const TenantCounts counts, txn.CountTenant(tenant));
+  if (more <= record.quota.dataset_bytes() - counts.dataset_bytes) return absl::OkStatus();
+  return absl::ResourceExhaustedError(absl::StrCat(
+      "tenant ", tenant.value, " has ", counts.dataset_bytes, " bytes of data sets, of at most ",
+      record.quota.dataset_bytes(), ", and this one has ", more,
+      "; delete some (tundra datasets delete), or ask an admin for more"));
+}
+
 }  // namespace
 
 bool NeedsValidation(const absl::Status& status) {
@@ -44,16 +58,24 @@ bool NeedsValidation(const absl::Status& status) {
 }
 
 absl::StatusOr<std::unique_ptr<Datasets::Upload>> Datasets::StartUpload(
-    const v1::UploadDatasetRequest::Metadata& metadata) {
+    const Caller& caller, const v1::UploadDatasetRequest::Metadata& metadata) {
   RETURN_IF_ERROR(CheckMetadata(metadata));
   auto upload = std::make_unique<Upload>();
   upload->context_ = context_;
+  upload->caller_ = caller;
   upload->metadata_ = metadata;
   RETURN_IF_ERROR(context_->store->Read([&](ReadTxn& txn) -> absl::Status {
-    ASSIGN_OR_RETURN(const std::string made,
-                     FindRequest(txn, kUploadMethod, metadata.request_id(), HashRequest(metadata),
-                                 context_->clock->Now()));
-    if (made.empty()) return absl::OkStatus();
+    ASSIGN_OR_RETURN(
+        const std::string made,
+        FindRequest(txn, RequestKey(caller.tenant, kUploadMethod), metadata.request_id(),
+                    HashRequest(metadata), context_->clock->Now()));
+    // Before the bytes come; what counts is the look when they have. A file that is there already
+    // takes no more room.
+    if (made.empty()) {
+      const bool there =
+          txn.FindDataset(caller.tenant, metadata.sha256(), metadata.display_name()).ok();
+      return there ? absl::OkStatus() : CheckByteQuota(txn, caller.tenant, metadata.size_bytes());
+    }
     const absl::StatusOr<DatasetRecord> dataset = txn.GetDataset({made});
     if (dataset.ok()) upload->repeated_ = dataset->dataset;
     return absl::IsNotFound(dataset.status()) ? absl::OkStatus() : dataset.status();
@@ -82,50 +104,61 @@ absl::StatusOr<v1::Dataset> Datasets::Upload::Finish() {
   dataset.set_sha256(metadata_.sha256());
   dataset.set_size_bytes(metadata_.size_bytes());
   *dataset.mutable_create_time() = ToProto(now);
+  dataset.set_tenant(absl::StrCat("tenants/", caller_.tenant.value));
+  record.tenant = caller_.tenant;
   const std::string hash = HashRequest(metadata_);
-  RETURN_IF_ERROR(context_->store->Write([&](Txn& txn) -> absl::Status {
+  const std::string request_key = RequestKey(caller_.tenant, kUploadMethod);
+  const auto insert = [&](Txn& txn) -> absl::StatusOr<std::string> {
     ASSIGN_OR_RETURN(const std::string made,
-                     FindRequest(txn, kUploadMethod, metadata_.request_id(), hash, now));
+                     FindRequest(txn, request_key, metadata_.request_id(), hash, now));
     if (!made.empty()) {
       const absl::StatusOr<DatasetRecord> there = txn.GetDataset({made});
       if (there.ok()) {
         record = *there;
-        return absl::OkStatus();
+        return record.dataset.name();
       }
     }
     const absl::StatusOr<DatasetRecord> same =
-        txn.FindDataset(metadata_.sha256(), metadata_.display_name());
+        txn.FindDataset(caller_.tenant, metadata_.sha256(), metadata_.display_name());
     if (same.ok()) {
       record = *same;
     } else {
       if (!absl::IsNotFound(same.status())) return same.status();
+      RETURN_IF_ERROR(CheckByteQuota(txn, caller_.tenant, metadata_.size_bytes()));
       RETURN_IF_ERROR(RecordBlob(txn, *context_->blobs, {metadata_.sha256()}, now));
       RETURN_IF_ERROR(txn.InsertDataset(record));
     }
-    if (metadata_.request_id().empty()) return absl::OkStatus();
-    return txn.PutRequest({kUploadMethod, metadata_.request_id(), hash, record.id.value, now});
-  }));
+    if (!metadata_.request_id().empty()) {
+      RETURN_IF_ERROR(
+          txn.PutRequest({request_key, metadata_.request_id(), hash, record.id.value, now}));
+    }
+    return record.dataset.name();
+  };
+  RETURN_IF_ERROR(WriteAudited(*context_, caller_, insert));
   return record.dataset;
 }
 
-absl::StatusOr<v1::Dataset> Datasets::Get(const v1::GetDatasetRequest& request) {
+absl::StatusOr<v1::Dataset> Datasets::Get(const Caller& caller,
+                                          const v1::GetDatasetRequest& request) {
   ASSIGN_OR_RETURN(const std::string id, ParseName(request.name(), "datasets", "name"));
   v1::Dataset dataset;
   RETURN_IF_ERROR(context_->store->Read([&](ReadTxn& txn) -> absl::Status {
-    ASSIGN_OR_RETURN(const DatasetRecord record, txn.GetDataset({id}));
+    ASSIGN_OR_RETURN(const DatasetRecord record, GetOwnDataset(txn, caller, {id}));
     dataset = record.dataset;
     return absl::OkStatus();
   }));
   return dataset;
 }
 
-absl::StatusOr<v1::ListDatasetsResponse> Datasets::List(const v1::ListDatasetsRequest& request) {
+absl::StatusOr<v1::ListDatasetsResponse> Datasets::List(const Caller& caller,
+                                                        const v1::ListDatasetsRequest& request) {
   ASSIGN_OR_RETURN(const int32_t size, CheckPageSize(request.page_size(), 50, 1000));
   ASSIGN_OR_RETURN(const int64_t before,
                    ParsePageToken(request.page_token(), "datasets", "", INT64_MAX));
   v1::ListDatasetsResponse response;
   RETURN_IF_ERROR(context_->store->Read([&](ReadTxn& txn) -> absl::Status {
-    ASSIGN_OR_RETURN(const std::vector<DatasetRecord> records, txn.ListDatasets(before, size + 1));
+    ASSIGN_OR_RETURN(const std::vector<DatasetRecord> records,
+                     txn.ListDatasets(caller.Listed(), before, size + 1));
     for (const DatasetRecord& record : records) {
       if (response.datasets_size() == size) {
         // One more is there than was asked for: it begins the next page.
@@ -139,20 +172,22 @@ absl::StatusOr<v1::ListDatasetsResponse> Datasets::List(const v1::ListDatasetsRe
   return response;
 }
 
-absl::Status Datasets::Delete(const v1::DeleteDatasetRequest& request) {
+absl::Status Datasets::Delete(const Caller& caller, const v1::DeleteDatasetRequest& request) {
   ASSIGN_OR_RETURN(const std::string id, ParseName(request.name(), "datasets", "name"));
-  return context_->store->Write([&](Txn& txn) -> absl::Status {
-    RETURN_IF_ERROR(txn.GetDataset({id}).status());
+  return WriteAudited(*context_, caller, [&](Txn& txn) -> absl::StatusOr<std::string> {
+    RETURN_IF_ERROR(GetOwnDataset(txn, caller, {id}).status());
     ASSIGN_OR_RETURN(const JobId user, txn.JobUsingDataset({id}));
     if (!user.empty()) {
       return absl::FailedPreconditionError(absl::StrCat(
           "jobs/", user.value, " uses it and has not ended; cancel that job, or wait for it"));
     }
-    return txn.DeleteDataset({id});
+    RETURN_IF_ERROR(txn.DeleteDataset({id}));
+    return request.name();
   });
 }
 
-absl::StatusOr<v1::ValidationReport> Datasets::Validate(const v1::ValidateDatasetRequest& request,
+absl::StatusOr<v1::ValidationReport> Datasets::Validate(const Caller& caller,
+                                                        const v1::ValidateDatasetRequest& request,
                                                         bool may_validate) {
   Violations v;
   v.Require(request.max_seq_length() >= 0, "max_seq_length", "must be 0 or more");
@@ -165,7 +200,7 @@ absl::StatusOr<v1::ValidationReport> Datasets::Validate(const v1::ValidateDatase
   DatasetRecord dataset;
   BaseRecord base;
   RETURN_IF_ERROR(context_->store->Read([&](ReadTxn& txn) -> absl::Status {
-    ASSIGN_OR_RETURN(dataset, txn.GetDataset({id}));
+    ASSIGN_OR_RETURN(dataset, GetOwnDataset(txn, caller, {id}));
     ASSIGN_OR_RETURN(base, ResolveBase(txn, request.base()));
     return absl::OkStatus();
   }));

@@ -35,19 +35,22 @@ class Datasets {
    private:
     friend class Datasets;
     const Context* context_ = nullptr;
+    Caller caller_;
     v1::UploadDatasetRequest::Metadata metadata_;
     // Set when the request id was used before: bytes are let pass by.
     std::optional<v1::Dataset> repeated_;
     std::unique_ptr<BlobWriter> writer_;
   };
   absl::StatusOr<std::unique_ptr<Upload>> StartUpload(
-      const v1::UploadDatasetRequest::Metadata& metadata);
+      const Caller& caller, const v1::UploadDatasetRequest::Metadata& metadata);
 
-  absl::StatusOr<v1::Dataset> Get(const v1::GetDatasetRequest& request);
-  absl::StatusOr<v1::ListDatasetsResponse> List(const v1::ListDatasetsRequest& request);
-  absl::Status Delete(const v1::DeleteDatasetRequest& request);
+  absl::StatusOr<v1::Dataset> Get(const Caller& caller, const v1::GetDatasetRequest& request);
+  absl::StatusOr<v1::ListDatasetsResponse> List(const Caller& caller,
+                                                const v1::ListDatasetsRequest& request);
+  absl::Status Delete(const Caller& caller, const v1::DeleteDatasetRequest& request);
   // may_validate as in ValidationOptions.
-  absl::StatusOr<v1::ValidationReport> Validate(const v1::ValidateDatasetRequest& request,
+  absl::StatusOr<v1::ValidationReport> Validate(const Caller& caller,
+                                                const v1::ValidateDatasetRequest& request,
                                                 bool may_validate);
 
   // The report of a data set against a base, from the cache or made now.

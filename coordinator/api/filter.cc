@@ -62,11 +62,13 @@ class Parser {
       term.field = JobFilterTerm::Field::kDisplayName;
     } else if (name == "base") {
       term.field = JobFilterTerm::Field::kBase;
+    } else if (name == "tenant") {
+      term.field = JobFilterTerm::Field::kTenant;
     } else if (name.size() > 7 && name.rfind("labels.", 0) == 0) {
       term.field = JobFilterTerm::Field::kLabel;
       term.key = name.substr(7);
     } else {
-      return Error("expected state, display_name, base or labels.KEY");
+      return Error("expected state, display_name, base, tenant or labels.KEY");
     }
     SkipSpace();
     if (text_.substr(at_, 2) == "!=") {

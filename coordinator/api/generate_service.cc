@@ -36,10 +36,15 @@ class GenerateReactor : public grpc::ServerWriteReactor<v1::GenerateResponse>,
         catalog_(catalog),
         patience_(PatienceOf(*call)),
         request_(std::move(request)),
-        timer_(context, "Generate") {}
+        timer_(context, "Generate"),
+        who_(Authorize(*context, *call, "Generate")) {}
 
   grpc::ServerWriteReactor<v1::GenerateResponse>* Begin() {
     self_ = shared_from_this();
+    if (!who_.ok()) {
+      End(who_.status);
+      return this;
+    }
     auto self = self_;
     if (!context_->executor->TryRun([self] { self->Start(); })) End(Busy());
     return this;
@@ -61,7 +66,7 @@ class GenerateReactor : public grpc::ServerWriteReactor<v1::GenerateResponse>,
 
  private:
   void Start() {
-    absl::StatusOr<v1::GenerateTask> task = catalog_->MakeTask(request_);
+    absl::StatusOr<v1::GenerateTask> task = catalog_->MakeTask(who_.caller, request_);
     if (!task.ok()) return End(task.status());
     {
       absl::MutexLock lock(&mu_);
@@ -112,6 +117,7 @@ class GenerateReactor : public grpc::ServerWriteReactor<v1::GenerateResponse>,
   const absl::Duration patience_;
   const v1::GenerateRequest request_;
   const CallTimer timer_;
+  const Authorization who_;
   std::shared_ptr<GenerateReactor> self_;
   v1::GenerateResponse response_;
   absl::Mutex mu_;
@@ -159,7 +165,7 @@ class AdapterUpload : public UploadReactor<v1::UploadAdapterRequest, v1::UploadA
           "an adapter has two files: adapter_config.json and adapter_model.safetensors");
     }
     RETURN_IF_ERROR(CheckConfig());
-    ASSIGN_OR_RETURN(*response->mutable_name(), catalog_->KeepUpload(adapter_));
+    ASSIGN_OR_RETURN(*response->mutable_name(), catalog_->KeepUpload(caller(), adapter_));
     return absl::OkStatus();
   }
 

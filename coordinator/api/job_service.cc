@@ -20,15 +20,18 @@ class WatchReactor : public grpc::ServerWriteReactor<v1::WatchJobResponse>,
                      public Watcher,
                      public std::enable_shared_from_this<WatchReactor> {
  public:
-  WatchReactor(const Context* context, Jobs* jobs, JobId job, int64_t after)
+  WatchReactor(const Context* context, Jobs* jobs, Call* call, JobId job, int64_t after)
       : context_(context),
         jobs_(jobs),
         job_(std::move(job)),
         timer_(context, "WatchJob"),
+        who_(Authorize(*context, *call, "WatchJob")),
         after_(after) {}
 
-  grpc::ServerWriteReactor<v1::WatchJobResponse>* Begin(const absl::Status& status) {
+  // `status` is what is wrong with the request.
+  grpc::ServerWriteReactor<v1::WatchJobResponse>* Begin(absl::Status status) {
     self_ = shared_from_this();
+    if (!who_.ok()) status = who_.status;
     if (!status.ok()) {
       absl::MutexLock lock(&mu_);
       FinishOnce(status);
@@ -70,7 +73,8 @@ class WatchReactor : public grpc::ServerWriteReactor<v1::WatchJobResponse>,
   }
 
   void ReadPart() {
-    absl::StatusOr<Jobs::WatchPart> part = jobs_->Watch(job_, after_, first_, kWatchPart);
+    absl::StatusOr<Jobs::WatchPart> part =
+        jobs_->Watch(who_.caller, job_, after_, first_, kWatchPart);
     absl::MutexLock lock(&mu_);
     reading_ = false;
     if (!part.ok()) {
@@ -109,6 +113,7 @@ class WatchReactor : public grpc::ServerWriteReactor<v1::WatchJobResponse>,
   Jobs* const jobs_;
   const JobId job_;
   const CallTimer timer_;
+  const Authorization who_;
   std::shared_ptr<WatchReactor> self_;
   // Used by the one reader at a time.
   int64_t after_;
@@ -128,44 +133,40 @@ class JobServiceImpl : public v1::JobService::CallbackService {
 
   grpc::ServerUnaryReactor* CreateJob(Call* call, const v1::CreateJobRequest* in,
                                       v1::Job* out) override {
-    return RunMaybeValidating(context_, "CreateJob", call, out, [this, in](bool may_validate) {
-      return jobs_.Create(*in, may_validate);
-    });
+    return RunMaybeValidating(context_, "CreateJob", call, in, out, &jobs_, &Jobs::Create);
   }
   grpc::ServerUnaryReactor* GetJob(Call* call, const v1::GetJobRequest* in, v1::Job* out) override {
-    return RunUnary(context_, "GetJob", call, out, [this, in] { return jobs_.Get(*in); });
+    return RunUnary(context_, "GetJob", call, in, out, &jobs_, &Jobs::Get);
   }
   grpc::ServerUnaryReactor* ListJobs(Call* call, const v1::ListJobsRequest* in,
                                      v1::ListJobsResponse* out) override {
-    return RunUnary(context_, "ListJobs", call, out, [this, in] { return jobs_.List(*in); });
+    return RunUnary(context_, "ListJobs", call, in, out, &jobs_, &Jobs::List);
   }
   grpc::ServerUnaryReactor* CancelJob(Call* call, const v1::CancelJobRequest* in,
                                       v1::Job* out) override {
-    return RunUnary(context_, "CancelJob", call, out, [this, in] { return jobs_.Cancel(*in); });
+    return RunUnary(context_, "CancelJob", call, in, out, &jobs_, &Jobs::Cancel);
   }
   grpc::ServerUnaryReactor* PauseJob(Call* call, const v1::PauseJobRequest* in,
                                      v1::Job* out) override {
-    return RunUnary(context_, "PauseJob", call, out, [this, in] { return jobs_.Pause(*in); });
+    return RunUnary(context_, "PauseJob", call, in, out, &jobs_, &Jobs::Pause);
   }
   grpc::ServerUnaryReactor* ResumeJob(Call* call, const v1::ResumeJobRequest* in,
                                       v1::Job* out) override {
-    return RunUnary(context_, "ResumeJob", call, out, [this, in] { return jobs_.Resume(*in); });
+    return RunUnary(context_, "ResumeJob", call, in, out, &jobs_, &Jobs::Resume);
   }
   grpc::ServerUnaryReactor* DeleteJob(Call* call, const v1::DeleteJobRequest* in,
                                       Empty* out) override {
-    return RunUnary(context_, "DeleteJob", call, out, [this, in] { return jobs_.Delete(*in); });
+    return RunUnary(context_, "DeleteJob", call, in, out, &jobs_, &Jobs::Delete);
   }
   grpc::ServerUnaryReactor* ListMetrics(Call* call, const v1::ListMetricsRequest* in,
                                         v1::ListMetricsResponse* out) override {
-    return RunUnary(context_, "ListMetrics", call, out,
-                    [this, in] { return jobs_.ListMetrics(*in); });
+    return RunUnary(context_, "ListMetrics", call, in, out, &jobs_, &Jobs::ListMetrics);
   }
   grpc::ServerUnaryReactor* ListEvents(Call* call, const v1::ListEventsRequest* in,
                                        v1::ListEventsResponse* out) override {
-    return RunUnary(context_, "ListEvents", call, out,
-                    [this, in] { return jobs_.ListEvents(*in); });
+    return RunUnary(context_, "ListEvents", call, in, out, &jobs_, &Jobs::ListEvents);
   }
-  grpc::ServerWriteReactor<v1::WatchJobResponse>* WatchJob(Call*,
+  grpc::ServerWriteReactor<v1::WatchJobResponse>* WatchJob(Call* call,
                                                            const v1::WatchJobRequest* in) override {
     absl::StatusOr<std::string> id = ParseName(in->name(), "jobs", "name");
     absl::Status status = id.status();
@@ -174,7 +175,7 @@ class JobServiceImpl : public v1::JobService::CallbackService {
       violations.Add("after_sequence", "must be 0 or more");
       status = violations.ToStatus();
     }
-    auto reactor = std::make_shared<WatchReactor>(context_, &jobs_, JobId{id.value_or("")},
+    auto reactor = std::make_shared<WatchReactor>(context_, &jobs_, call, JobId{id.value_or("")},
                                                   in->after_sequence());
     return reactor->Begin(status);
   }

@@ -2,11 +2,13 @@
 
 #include "absl/strings/str_cat.h"
 #include "common/status.h"
+#include "coordinator/api/audit.h"
 #include "coordinator/api/catalog.h"
 #include "coordinator/api/errors.h"
 #include "coordinator/api/filter.h"
 #include "coordinator/api/job_validation.h"
 #include "coordinator/api/names.h"
+#include "coordinator/api/own.h"
 #include "coordinator/api/requests.h"
 #include "coordinator/store/job_state.h"
 
@@ -18,15 +20,27 @@ constexpr int64_t kMostSteps = 100'000'000;
 constexpr int kFindingsInMessage = 5;
 constexpr size_t kMostPageBytes = size_t{3} << 20;
 
+// Errors: kResourceExhausted when the tenant may have no more jobs at a time.
+absl::Status CheckJobQuota(ReadTxn& txn, const TenantId& tenant) {
+  ASSIGN_OR_RETURN(const TenantRecord record, txn.GetTenant(tenant));
+  if (!record.quota.has_active_jobs()) return absl::OkStatus();
+  ASSIGN_OR_RETURN(const TenantCounts counts, txn.CountTenant(tenant));
+  if (counts.active_jobs < record.quota.active_jobs()) return absl::OkStatus();
+  return absl::ResourceExhaustedError(
+      absl::StrCat("tenant ", tenant.value, " has ", counts.active_jobs,
+                   " jobs that have not ended, of at most ", record.quota.active_jobs(),
+                   "; wait for one, cancel one, or ask an admin for more"));
+}
+
 // A data set named in a spec; what is wrong goes to `violations`.
-absl::Status FindDataset(ReadTxn& txn, const std::string& name, std::string_view field,
-                         Violations& violations, DatasetRecord& record) {
+absl::Status FindDataset(ReadTxn& txn, const Caller& caller, const std::string& name,
+                         std::string_view field, Violations& violations, DatasetRecord& record) {
   const absl::StatusOr<std::string> id = ParseName(name, "datasets", field);
   if (!id.ok()) {
     violations.Add(field, "must have the form datasets/ID");
     return absl::OkStatus();
   }
-  absl::StatusOr<DatasetRecord> found = txn.GetDataset({*id});
+  absl::StatusOr<DatasetRecord> found = GetOwnDataset(txn, caller, {*id});
   if (absl::IsNotFound(found.status())) {
     violations.Add(field, std::string(found.status().message()));
     return absl::OkStatus();
@@ -41,6 +55,7 @@ absl::Status FindDataset(ReadTxn& txn, const std::string& name, std::string_view
 v1::Job Jobs::Present(const JobRecord& record) {
   v1::Job job = record.job;
   job.set_etag(absl::StrCat(record.key, "-", record.version));
+  job.set_tenant(absl::StrCat("tenants/", record.tenant.value));
   job.clear_waiting();
   if (job.state() == v1::QUEUED) {
     const std::optional<v1::Waiting> waiting = context_->controller->WaitingOf(record.id);
@@ -49,12 +64,14 @@ v1::Job Jobs::Present(const JobRecord& record) {
   return job;
 }
 
-absl::StatusOr<std::optional<v1::Job>> Jobs::FindRepeated(const v1::CreateJobRequest& request,
+absl::StatusOr<std::optional<v1::Job>> Jobs::FindRepeated(const Caller& caller,
+                                                          const v1::CreateJobRequest& request,
                                                           const std::string& hash) {
   std::optional<v1::Job> job;
   RETURN_IF_ERROR(context_->store->Read([&](ReadTxn& txn) -> absl::Status {
-    ASSIGN_OR_RETURN(const std::string made, FindRequest(txn, kCreateMethod, request.request_id(),
-                                                         hash, context_->clock->Now()));
+    ASSIGN_OR_RETURN(const std::string made,
+                     FindRequest(txn, RequestKey(caller.tenant, kCreateMethod),
+                                 request.request_id(), hash, context_->clock->Now()));
     if (made.empty()) return absl::OkStatus();
     ASSIGN_OR_RETURN(const JobRecord record, txn.GetJob({made}));
     job = Present(record);
@@ -64,7 +81,8 @@ absl::StatusOr<std::optional<v1::Job>> Jobs::FindRepeated(const v1::CreateJobReq
 }
 
 // Everything that can be wrong with the request itself, at once.
-absl::StatusOr<Jobs::Inputs> Jobs::CheckInputs(const v1::CreateJobRequest& request) {
+absl::StatusOr<Jobs::Inputs> Jobs::CheckInputs(const Caller& caller,
+                                               const v1::CreateJobRequest& request) {
   Violations violations;
   const v1::JobSpec& spec = request.job().spec();
   violations.Require(request.request_id().size() <= 128, "request_id", "at most 128 characters");
@@ -83,13 +101,13 @@ absl::StatusOr<Jobs::Inputs> Jobs::CheckInputs(const v1::CreateJobRequest& reque
       }
     }
     if (!spec.dataset().train().empty()) {
-      RETURN_IF_ERROR(FindDataset(txn, spec.dataset().train(), "job.spec.dataset.train", violations,
-                                  inputs.train));
+      RETURN_IF_ERROR(FindDataset(txn, caller, spec.dataset().train(), "job.spec.dataset.train",
+                                  violations, inputs.train));
     }
     if (!spec.dataset().validation().empty()) {
       inputs.validation.emplace();
-      RETURN_IF_ERROR(FindDataset(txn, spec.dataset().validation(), "job.spec.dataset.validation",
-                                  violations, *inputs.validation));
+      RETURN_IF_ERROR(FindDataset(txn, caller, spec.dataset().validation(),
+                                  "job.spec.dataset.validation", violations, *inputs.validation));
     }
     return absl::OkStatus();
   }));
@@ -119,13 +137,14 @@ absl::StatusOr<int64_t> Jobs::RequireValid(const DatasetRecord& dataset, const B
   return absl::FailedPreconditionError(message);
 }
 
-absl::StatusOr<v1::Job> Jobs::Create(const v1::CreateJobRequest& request, bool may_validate) {
+absl::StatusOr<v1::Job> Jobs::Create(const Caller& caller, const v1::CreateJobRequest& request,
+                                     bool may_validate) {
   const std::string hash = HashRequest(request);
   if (!request.validate_only()) {
-    ASSIGN_OR_RETURN(const std::optional<v1::Job> repeated, FindRepeated(request, hash));
+    ASSIGN_OR_RETURN(const std::optional<v1::Job> repeated, FindRepeated(caller, request, hash));
     if (repeated.has_value()) return *repeated;
   }
-  ASSIGN_OR_RETURN(const Inputs inputs, CheckInputs(request));
+  ASSIGN_OR_RETURN(const Inputs inputs, CheckInputs(caller, request));
   v1::Job job;
   job.set_display_name(request.job().display_name());
   *job.mutable_spec() = request.job().spec();
@@ -148,20 +167,22 @@ absl::StatusOr<v1::Job> Jobs::Create(const v1::CreateJobRequest& request, bool m
     return violations.ToStatus();
   }
   if (request.validate_only()) return job;
-  return Insert(request, hash, std::move(job));
+  return Insert(caller, request, hash, std::move(job));
 }
 
-absl::StatusOr<v1::Job> Jobs::Insert(const v1::CreateJobRequest& request, const std::string& hash,
-                                     v1::Job job) {
+absl::StatusOr<v1::Job> Jobs::Insert(const Caller& caller, const v1::CreateJobRequest& request,
+                                     const std::string& hash, v1::Job job) {
   const absl::Time now = context_->clock->Now();
+  const std::string request_key = RequestKey(caller.tenant, kCreateMethod);
   JobRecord made;
-  RETURN_IF_ERROR(context_->store->Write([&](Txn& txn) -> absl::Status {
+  const auto insert = [&](Txn& txn) -> absl::StatusOr<std::string> {
     ASSIGN_OR_RETURN(const std::string earlier,
-                     FindRequest(txn, kCreateMethod, request.request_id(), hash, now));
+                     FindRequest(txn, request_key, request.request_id(), hash, now));
     if (!earlier.empty()) {
       ASSIGN_OR_RETURN(made, txn.GetJob({earlier}));
-      return absl::OkStatus();
+      return made.job.name();
     }
+    RETURN_IF_ERROR(CheckJobQuota(txn, caller.tenant));
     // They may have been deleted since they were looked at.
     for (const std::string& name :
          {job.spec().dataset().train(), job.spec().dataset().validation()}) {
@@ -169,6 +190,7 @@ absl::StatusOr<v1::Job> Jobs::Insert(const v1::CreateJobRequest& request, const 
     }
     JobRecord record;
     record.id.value = NewIdValue("job");
+    record.tenant = caller.tenant;
     record.job = job;
     record.job.set_name("jobs/" + record.id.value);
     *record.job.mutable_create_time() = ToProto(now);
@@ -176,30 +198,36 @@ absl::StatusOr<v1::Job> Jobs::Insert(const v1::CreateJobRequest& request, const 
     draft.AddEvent("Accepted");
     RETURN_IF_ERROR(txn.InsertJob(draft));
     made = draft.record();
-    if (request.request_id().empty()) return absl::OkStatus();
-    return txn.PutRequest({kCreateMethod, request.request_id(), hash, made.id.value, now});
-  }));
+    if (!request.request_id().empty()) {
+      RETURN_IF_ERROR(
+          txn.PutRequest({request_key, request.request_id(), hash, made.id.value, now}));
+    }
+    return made.job.name();
+  };
+  RETURN_IF_ERROR(WriteAudited(*context_, caller, insert));
   context_->controller->Kick();
   return Present(made);
 }
 
-absl::StatusOr<v1::Job> Jobs::Get(const v1::GetJobRequest& request) {
+absl::StatusOr<v1::Job> Jobs::Get(const Caller& caller, const v1::GetJobRequest& request) {
   ASSIGN_OR_RETURN(const std::string id, ParseName(request.name(), "jobs", "name"));
   JobRecord record;
   RETURN_IF_ERROR(context_->store->Read([&](ReadTxn& txn) -> absl::Status {
-    ASSIGN_OR_RETURN(record, txn.GetJob({id}));
+    ASSIGN_OR_RETURN(record, GetOwnJob(txn, caller, {id}));
     return absl::OkStatus();
   }));
   return Present(record);
 }
 
-absl::StatusOr<v1::ListJobsResponse> Jobs::List(const v1::ListJobsRequest& request) {
+absl::StatusOr<v1::ListJobsResponse> Jobs::List(const Caller& caller,
+                                                const v1::ListJobsRequest& request) {
   JobQuery query;
   ASSIGN_OR_RETURN(const int32_t size, CheckPageSize(request.page_size(), 50, 1000));
   ASSIGN_OR_RETURN(query.terms, ParseJobFilter(request.filter()));
   ASSIGN_OR_RETURN(query.before_key,
                    ParsePageToken(request.page_token(), "jobs", request.filter(), INT64_MAX));
   query.limit = size + 1;
+  query.tenant = caller.Listed();
   std::vector<JobRecord> records;
   RETURN_IF_ERROR(context_->store->Read([&](ReadTxn& txn) -> absl::Status {
     ASSIGN_OR_RETURN(records, txn.ListJobs(query));
@@ -219,15 +247,15 @@ absl::StatusOr<v1::ListJobsResponse> Jobs::List(const v1::ListJobsRequest& reque
   return response;
 }
 
-absl::StatusOr<v1::Job> Jobs::SetDesired(const std::string& name, v1::DesiredState desired,
-                                         std::string_view event) {
+absl::StatusOr<v1::Job> Jobs::SetDesired(const Caller& caller, const std::string& name,
+                                         v1::DesiredState desired, std::string_view event) {
   ASSIGN_OR_RETURN(const std::string id, ParseName(name, "jobs", "name"));
   JobRecord changed;
-  RETURN_IF_ERROR(context_->store->Write([&](Txn& txn) -> absl::Status {
-    ASSIGN_OR_RETURN(JobRecord record, txn.GetJob({id}));
+  const auto change = [&](Txn& txn) -> absl::StatusOr<std::string> {
+    ASSIGN_OR_RETURN(JobRecord record, GetOwnJob(txn, caller, {id}));
     if (desired == v1::CANCEL && record.job.state() == v1::CANCELLED) {
       changed = std::move(record);
-      return absl::OkStatus();
+      return name;
     }
     if (IsTerminal(record.job.state())) {
       return absl::FailedPreconditionError(
@@ -243,47 +271,51 @@ absl::StatusOr<v1::Job> Jobs::SetDesired(const std::string& name, v1::DesiredSta
       RETURN_IF_ERROR(txn.SaveJob(draft));
     }
     changed = draft.record();
-    return absl::OkStatus();
-  }));
+    return name;
+  };
+  RETURN_IF_ERROR(WriteAudited(*context_, caller, change));
   context_->hub->Notify({id});
   context_->controller->Kick();
   return Present(changed);
 }
 
-absl::StatusOr<v1::Job> Jobs::Cancel(const v1::CancelJobRequest& request) {
-  return SetDesired(request.name(), v1::CANCEL, "Asked to cancel");
+absl::StatusOr<v1::Job> Jobs::Cancel(const Caller& caller, const v1::CancelJobRequest& request) {
+  return SetDesired(caller, request.name(), v1::CANCEL, "Asked to cancel");
 }
 
-absl::StatusOr<v1::Job> Jobs::Pause(const v1::PauseJobRequest& request) {
-  return SetDesired(request.name(), v1::PAUSE, "Asked to pause");
+absl::StatusOr<v1::Job> Jobs::Pause(const Caller& caller, const v1::PauseJobRequest& request) {
+  return SetDesired(caller, request.name(), v1::PAUSE, "Asked to pause");
 }
 
-absl::StatusOr<v1::Job> Jobs::Resume(const v1::ResumeJobRequest& request) {
-  return SetDesired(request.name(), v1::RUN, "Asked to go on");
+absl::StatusOr<v1::Job> Jobs::Resume(const Caller& caller, const v1::ResumeJobRequest& request) {
+  return SetDesired(caller, request.name(), v1::RUN, "Asked to go on");
 }
 
-absl::Status Jobs::Delete(const v1::DeleteJobRequest& request) {
+absl::Status Jobs::Delete(const Caller& caller, const v1::DeleteJobRequest& request) {
   ASSIGN_OR_RETURN(const std::string id, ParseName(request.name(), "jobs", "name"));
-  RETURN_IF_ERROR(context_->store->Write([&](Txn& txn) -> absl::Status {
-    ASSIGN_OR_RETURN(const JobRecord record, txn.GetJob({id}));
+  const auto remove = [&](Txn& txn) -> absl::StatusOr<std::string> {
+    ASSIGN_OR_RETURN(const JobRecord record, GetOwnJob(txn, caller, {id}));
     if (!IsTerminal(record.job.state())) {
       return absl::FailedPreconditionError(
           absl::StrCat("jobs/", id, " is ", StateName(record.job.state()), ": cancel it first"));
     }
-    return txn.DeleteJob(record);
-  }));
+    RETURN_IF_ERROR(txn.DeleteJob(record));
+    return request.name();
+  };
+  RETURN_IF_ERROR(WriteAudited(*context_, caller, remove));
   context_->hub->Notify({id});
   return absl::OkStatus();
 }
 
-absl::StatusOr<v1::ListMetricsResponse> Jobs::ListMetrics(const v1::ListMetricsRequest& request) {
+absl::StatusOr<v1::ListMetricsResponse> Jobs::ListMetrics(const Caller& caller,
+                                                          const v1::ListMetricsRequest& request) {
   ASSIGN_OR_RETURN(const std::string id, ParseName(request.parent(), "jobs", "parent"));
   ASSIGN_OR_RETURN(const int32_t size, CheckPageSize(request.page_size(), 1000, 10'000));
   ASSIGN_OR_RETURN(const int64_t after,
                    ParsePageToken(request.page_token(), "metrics", request.parent(), 0));
   v1::ListMetricsResponse response;
   RETURN_IF_ERROR(context_->store->Read([&](ReadTxn& txn) -> absl::Status {
-    ASSIGN_OR_RETURN(const JobRecord record, txn.GetJob({id}));
+    ASSIGN_OR_RETURN(const JobRecord record, GetOwnJob(txn, caller, {id}));
     ASSIGN_OR_RETURN(std::vector<TimelineItem> items,
                      txn.ReadTimeline(record, after, TimelineKind::kMetrics, size + 1));
     for (TimelineItem& item : items) {
@@ -299,14 +331,15 @@ absl::StatusOr<v1::ListMetricsResponse> Jobs::ListMetrics(const v1::ListMetricsR
   return response;
 }
 
-absl::StatusOr<v1::ListEventsResponse> Jobs::ListEvents(const v1::ListEventsRequest& request) {
+absl::StatusOr<v1::ListEventsResponse> Jobs::ListEvents(const Caller& caller,
+                                                        const v1::ListEventsRequest& request) {
   ASSIGN_OR_RETURN(const std::string id, ParseName(request.parent(), "jobs", "parent"));
   ASSIGN_OR_RETURN(const int32_t size, CheckPageSize(request.page_size(), 1000, 10'000));
   ASSIGN_OR_RETURN(const int64_t after,
                    ParsePageToken(request.page_token(), "events", request.parent(), 0));
   v1::ListEventsResponse response;
   RETURN_IF_ERROR(context_->store->Read([&](ReadTxn& txn) -> absl::Status {
-    ASSIGN_OR_RETURN(const JobRecord record, txn.GetJob({id}));
+    ASSIGN_OR_RETURN(const JobRecord record, GetOwnJob(txn, caller, {id}));
     ASSIGN_OR_RETURN(std::vector<TimelineItem> items,
                      txn.ReadTimeline(record, after, TimelineKind::kEvents, size + 1));
     for (TimelineItem& item : items) {
@@ -322,12 +355,12 @@ absl::StatusOr<v1::ListEventsResponse> Jobs::ListEvents(const v1::ListEventsRequ
   return response;
 }
 
-absl::StatusOr<Jobs::WatchPart> Jobs::Watch(const JobId& id, int64_t after_sequence, bool first,
-                                            int32_t limit) {
+absl::StatusOr<Jobs::WatchPart> Jobs::Watch(const Caller& caller, const JobId& id,
+                                            int64_t after_sequence, bool first, int32_t limit) {
   WatchPart part;
   part.last_sequence = after_sequence;
   RETURN_IF_ERROR(context_->store->Read([&](ReadTxn& txn) -> absl::Status {
-    ASSIGN_OR_RETURN(const JobRecord record, txn.GetJob(id));
+    ASSIGN_OR_RETURN(const JobRecord record, GetOwnJob(txn, caller, id));
     ASSIGN_OR_RETURN(std::vector<TimelineItem> items,
                      txn.ReadTimeline(record, after_sequence, TimelineKind::kAll, limit));
     const v1::Job job = Present(record);

@@ -18,15 +18,19 @@ class Jobs {
 
   // Without may_validate, a job whose data sets have yet to be validated, which may take long,
   // gets an error that NeedsValidation() knows.
-  absl::StatusOr<v1::Job> Create(const v1::CreateJobRequest& request, bool may_validate = true);
-  absl::StatusOr<v1::Job> Get(const v1::GetJobRequest& request);
-  absl::StatusOr<v1::ListJobsResponse> List(const v1::ListJobsRequest& request);
-  absl::StatusOr<v1::Job> Cancel(const v1::CancelJobRequest& request);
-  absl::StatusOr<v1::Job> Pause(const v1::PauseJobRequest& request);
-  absl::StatusOr<v1::Job> Resume(const v1::ResumeJobRequest& request);
-  absl::Status Delete(const v1::DeleteJobRequest& request);
-  absl::StatusOr<v1::ListMetricsResponse> ListMetrics(const v1::ListMetricsRequest& request);
-  absl::StatusOr<v1::ListEventsResponse> ListEvents(const v1::ListEventsRequest& request);
+  absl::StatusOr<v1::Job> Create(const Caller& caller, const v1::CreateJobRequest& request,
+                                 bool may_validate);
+  absl::StatusOr<v1::Job> Get(const Caller& caller, const v1::GetJobRequest& request);
+  absl::StatusOr<v1::ListJobsResponse> List(const Caller& caller,
+                                            const v1::ListJobsRequest& request);
+  absl::StatusOr<v1::Job> Cancel(const Caller& caller, const v1::CancelJobRequest& request);
+  absl::StatusOr<v1::Job> Pause(const Caller& caller, const v1::PauseJobRequest& request);
+  absl::StatusOr<v1::Job> Resume(const Caller& caller, const v1::ResumeJobRequest& request);
+  absl::Status Delete(const Caller& caller, const v1::DeleteJobRequest& request);
+  absl::StatusOr<v1::ListMetricsResponse> ListMetrics(const Caller& caller,
+                                                      const v1::ListMetricsRequest& request);
+  absl::StatusOr<v1::ListEventsResponse> ListEvents(const Caller& caller,
+                                                    const v1::ListEventsRequest& request);
 
   // The next part of a watch after a sequence number, at most `limit` messages.
   struct WatchPart {
@@ -37,8 +41,8 @@ class Jobs {
     // The job has ended and everything was read.
     bool ended = false;
   };
-  absl::StatusOr<WatchPart> Watch(const JobId& id, int64_t after_sequence, bool first,
-                                  int32_t limit);
+  absl::StatusOr<WatchPart> Watch(const Caller& caller, const JobId& id, int64_t after_sequence,
+                                  bool first, int32_t limit);
 
  private:
   struct Inputs {
@@ -47,15 +51,16 @@ class Jobs {
     std::optional<DatasetRecord> validation;
   };
   // The job made with the request id before, if any.
-  absl::StatusOr<std::optional<v1::Job>> FindRepeated(const v1::CreateJobRequest& request,
+  absl::StatusOr<std::optional<v1::Job>> FindRepeated(const Caller& caller,
+                                                      const v1::CreateJobRequest& request,
                                                       const std::string& hash);
-  absl::StatusOr<Inputs> CheckInputs(const v1::CreateJobRequest& request);
+  absl::StatusOr<Inputs> CheckInputs(const Caller& caller, const v1::CreateJobRequest& request);
   absl::StatusOr<int64_t> RequireValid(const DatasetRecord& dataset, const BaseRecord& base,
                                        const v1::JobSpec& spec, bool may_validate);
-  absl::StatusOr<v1::Job> Insert(const v1::CreateJobRequest& request, const std::string& hash,
-                                 v1::Job job);
-  absl::StatusOr<v1::Job> SetDesired(const std::string& name, v1::DesiredState desired,
-                                     std::string_view event);
+  absl::StatusOr<v1::Job> Insert(const Caller& caller, const v1::CreateJobRequest& request,
+                                 const std::string& hash, v1::Job job);
+  absl::StatusOr<v1::Job> SetDesired(const Caller& caller, const std::string& name,
+                                     v1::DesiredState desired, std::string_view event);
   // The job as clients see it.
   v1::Job Present(const JobRecord& record);
 

@@ -20,11 +20,15 @@ std::string HashRequest(const google::protobuf::MessageLite& request) {
   return Sha256Hex(bytes);
 }
 
-absl::StatusOr<std::string> FindRequest(ReadTxn& txn, const std::string& method,
+std::string RequestKey(const TenantId& tenant, std::string_view method) {
+  return absl::StrCat(tenant.value, "/", std::string(method));
+}
+
+absl::StatusOr<std::string> FindRequest(ReadTxn& txn, const std::string& key,
                                         const std::string& request_id, const std::string& hash,
                                         absl::Time now) {
   if (request_id.empty()) return "";
-  const absl::StatusOr<RequestRecord> record = txn.GetRequest(method, request_id);
+  const absl::StatusOr<RequestRecord> record = txn.GetRequest(key, request_id);
   if (absl::IsNotFound(record.status())) return "";
   RETURN_IF_ERROR(record.status());
   if (now - record->create_time > absl::Hours(24)) return "";

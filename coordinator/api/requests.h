@@ -14,9 +14,12 @@ namespace tundra::coordinator {
 // SHA-256 of the message, the same for equal messages.
 std::string HashRequest(const google::protobuf::MessageLite& request);
 
+// What a method's request ids stand under in the store: they are each tenant's own.
+std::string RequestKey(const TenantId& tenant, std::string_view method);
+
 // The resource made under the id in the last 24 hours, "" when there is none.
 // Errors: kAlreadyExists when it was used for another request.
-absl::StatusOr<std::string> FindRequest(ReadTxn& txn, const std::string& method,
+absl::StatusOr<std::string> FindRequest(ReadTxn& txn, const std::string& key,
                                         const std::string& request_id, const std::string& hash,
                                         absl::Time now);
 

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "coordinator/api/server_credentials.h"
 #include "coordinator/api/services.h"
 
 namespace tundra::coordinator {
@@ -28,11 +29,12 @@ class ApiServerImpl : public ApiServer {
     services_.push_back(NewArtifactService(context));
     services_.push_back(NewGenerateService(context));
     services_.push_back(NewFleetService(context));
+    services_.push_back(NewAccessService(context));
     services_.push_back(NewWorkerService(context));
   }
   ~ApiServerImpl() override { Stop(absl::ZeroDuration()); }
 
-  absl::Status Start(const std::string& address) {
+  absl::Status Start(const std::string& address, std::shared_ptr<TlsSource> tls) {
     grpc::EnableDefaultHealthCheckService(true);
     grpc::reflection::InitProtoReflectionServerBuilderPlugin();
     grpc::ServerBuilder builder;
@@ -47,7 +49,9 @@ class ApiServerImpl : public ApiServer {
     builder.AddChannelArgument(GRPC_ARG_HTTP2_MAX_PING_STRIKES, 0);
     builder.SetMaxReceiveMessageSize(kMaxMessageBytes);
     builder.SetMaxSendMessageSize(kMaxMessageBytes);
-    builder.AddListeningPort(address, grpc::InsecureServerCredentials(), &port_);
+    credentials_ = tls == nullptr ? grpc::InsecureServerCredentials()
+                                  : ReloadingServerCredentials(std::move(tls));
+    builder.AddListeningPort(address, credentials_, &port_);
     for (const auto& service : services_) builder.RegisterService(service.get());
     server_ = builder.BuildAndStart();
     if (server_ == nullptr || port_ <= 0) {
@@ -75,6 +79,8 @@ class ApiServerImpl : public ApiServer {
 
  private:
   std::vector<std::unique_ptr<grpc::Service>> services_;
+  // gRPC asks it for certificates as long as the server is there.
+  std::shared_ptr<grpc::ServerCredentials> credentials_;
   std::unique_ptr<grpc::Server> server_;
   int port_ = 0;
 };
@@ -82,9 +88,10 @@ class ApiServerImpl : public ApiServer {
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<ApiServer>> StartApiServer(const std::string& address,
+                                                          std::shared_ptr<TlsSource> tls,
                                                           const Context* context) {
   auto server = std::make_unique<ApiServerImpl>(context);
-  absl::Status status = server->Start(address);
+  absl::Status status = server->Start(address, std::move(tls));
   if (!status.ok()) return status;
   return server;
 }

@@ -5,6 +5,7 @@
 #include <string>
 
 #include "absl/status/statusor.h"
+#include "common/tls.h"
 #include "coordinator/api/context.h"
 
 namespace grpc {
@@ -24,10 +25,12 @@ class ApiServer {
   virtual void Stop(absl::Duration grace) = 0;
 };
 
-// Listens on HOST:PORT; port 0 takes any. `context` outlives the server.
+// Listens on HOST:PORT; port 0 takes any. Without TLS when `tls` is null. `context` outlives the
+// server.
 // Errors: kAlreadyExists when the port is taken, kInvalidArgument for an address
 // that cannot be used.
 absl::StatusOr<std::unique_ptr<ApiServer>> StartApiServer(const std::string& address,
+                                                          std::shared_ptr<TlsSource> tls,
                                                           const Context* context);
 
 }  // namespace tundra::coordinator

@@ -18,6 +18,7 @@ std::unique_ptr<grpc::Service> NewBaseService(const Context* context);
 std::unique_ptr<grpc::Service> NewArtifactService(const Context* context);
 std::unique_ptr<grpc::Service> NewGenerateService(const Context* context);
 std::unique_ptr<grpc::Service> NewFleetService(const Context* context);
+std::unique_ptr<grpc::Service> NewAccessService(const Context* context);
 std::unique_ptr<grpc::Service> NewWorkerService(const Context* context);
 
 }  // namespace tundra::coordinator

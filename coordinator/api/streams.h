@@ -26,12 +26,21 @@ class UploadReactor : public grpc::ServerReadReactor<Request>,
  public:
   UploadReactor(const Context* context, std::string_view method, grpc::CallbackServerContext* call,
                 Response* response)
-      : context_(context), call_(call), response_(response), timer_(context, method) {}
+      : context_(context),
+        call_(call),
+        response_(response),
+        timer_(context, method),
+        who_(Authorize(*context, *call, method)) {}
 
   // Call once, on a shared_ptr.
   grpc::ServerReadReactor<Request>* Begin() {
     self_ = this->shared_from_this();
-    this->StartRead(&request_);
+    absl::MutexLock lock(&mu_);
+    if (who_.ok()) {
+      this->StartRead(&request_);
+    } else {
+      FinishOnce(who_.status);
+    }
     return this;
   }
 
@@ -59,6 +68,7 @@ class UploadReactor : public grpc::ServerReadReactor<Request>,
   // All messages have come. Fills the response.
   virtual absl::Status OnEnd(Response* response) = 0;
   const Context* context() const { return context_; }
+  const Caller& caller() const { return who_.caller; }
 
  private:
   void Handle(bool ok) {
@@ -83,6 +93,7 @@ class UploadReactor : public grpc::ServerReadReactor<Request>,
   void FinishOnce(const absl::Status& status) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {
     if (finished_) return;
     finished_ = true;
+    RecordRefusal(*context_, who_.caller, /*resource=*/"", status);
     const grpc::Status out = ToGrpc(status);
     timer_.Done(out);
     this->Finish(out);
@@ -92,6 +103,7 @@ class UploadReactor : public grpc::ServerReadReactor<Request>,
   grpc::CallbackServerContext* const call_;
   Response* const response_;
   const CallTimer timer_;
+  const Authorization who_;
   std::shared_ptr<UploadReactor> self_;
   Request request_;
   absl::Mutex mu_;
@@ -105,14 +117,22 @@ template <typename Response>
 class BlobStream : public grpc::ServerWriteReactor<Response>,
                    public std::enable_shared_from_this<BlobStream<Response>> {
  public:
-  // `find` names the blob; it runs on an executor thread.
-  BlobStream(const Context* context, std::string_view method,
-             std::function<absl::StatusOr<BlobId>()> find, int64_t offset)
-      : context_(context), timer_(context, method), find_(std::move(find)), offset_(offset) {}
+  // `find` names the blob for the caller; it runs on an executor thread.
+  BlobStream(const Context* context, std::string_view method, grpc::CallbackServerContext* call,
+             std::function<absl::StatusOr<BlobId>(const Caller&)> find, int64_t offset)
+      : context_(context),
+        timer_(context, method),
+        who_(Authorize(*context, *call, method)),
+        find_(std::move(find)),
+        offset_(offset) {}
 
   grpc::ServerWriteReactor<Response>* Begin() {
     self_ = this->shared_from_this();
-    Queue();
+    if (who_.ok()) {
+      Queue();
+    } else {
+      FinishOnce(who_.status);
+    }
     return this;
   }
 
@@ -134,7 +154,7 @@ class BlobStream : public grpc::ServerWriteReactor<Response>,
 
   void Next() {
     if (find_) {
-      absl::StatusOr<BlobId> found = find_();
+      absl::StatusOr<BlobId> found = find_(who_.caller);
       find_ = nullptr;
       if (!found.ok()) return FinishOnce(found.status());
       blob_ = *std::move(found);
@@ -159,7 +179,8 @@ class BlobStream : public grpc::ServerWriteReactor<Response>,
 
   const Context* const context_;
   const CallTimer timer_;
-  std::function<absl::StatusOr<BlobId>()> find_;
+  const Authorization who_;
+  std::function<absl::StatusOr<BlobId>(const Caller&)> find_;
   int64_t offset_;
   BlobId blob_;
   std::shared_ptr<BlobStream> self_;

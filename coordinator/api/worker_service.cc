@@ -14,17 +14,39 @@ namespace {
 
 using Call = grpc::CallbackServerContext;
 
+// The worker that a request names is the one that its caller may speak for.
+absl::Status CheckWorker(const Context& context, const Caller& caller, const std::string& worker) {
+  const std::optional<std::string> identity = context.fleet->IdentityOf({worker});
+  if (identity == caller.identity || (!identity.has_value() && caller.identity.empty())) {
+    return absl::OkStatus();
+  }
+  if (!identity.has_value()) {
+    return absl::UnavailableError(
+        absl::StrCat("worker ", worker, " has no session yet; try again once it has"));
+  }
+  return absl::PermissionDeniedError(absl::StrCat(
+      "worker ", worker, " has no session of this certificate (", caller.identity, ")"));
+}
+
 // A session. Both directions keep only the latest state: a report that comes
 // while one is worked on replaces one that waits, an assignment likewise.
 class SessionReactor : public grpc::ServerBidiReactor<v1::WorkerReport, v1::WorkerAssignment>,
                        public SessionLink,
                        public std::enable_shared_from_this<SessionReactor> {
  public:
-  explicit SessionReactor(const Context* context) : context_(context), timer_(context, "Session") {}
+  SessionReactor(const Context* context, Call* call)
+      : context_(context),
+        timer_(context, "Session"),
+        who_(Authorize(*context, *call, "Session")) {}
 
   grpc::ServerBidiReactor<v1::WorkerReport, v1::WorkerAssignment>* Begin() {
     self_ = shared_from_this();
-    StartRead(&incoming_);
+    absl::MutexLock lock(&mu_);
+    if (who_.ok()) {
+      StartRead(&incoming_);
+    } else {
+      FinishOnce(who_.status);
+    }
     return this;
   }
 
@@ -97,7 +119,8 @@ class SessionReactor : public grpc::ServerBidiReactor<v1::WorkerReport, v1::Work
         context_->ingest->Leave(this);
         return;
       }
-      const absl::Status status = context_->ingest->Take(shared_from_this(), *report);
+      const absl::Status status =
+          context_->ingest->Take(shared_from_this(), who_.caller.identity, *report);
       if (!status.ok()) {
         LogWarning("session: {}", std::string(status.message()));
         End(status);
@@ -123,6 +146,7 @@ class SessionReactor : public grpc::ServerBidiReactor<v1::WorkerReport, v1::Work
 
   const Context* const context_;
   const CallTimer timer_;
+  const Authorization who_;
   std::shared_ptr<SessionReactor> self_;
   v1::WorkerReport incoming_;
   v1::WorkerAssignment outgoing_;
@@ -148,6 +172,7 @@ class PutReactor : public UploadReactor<v1::PutBlobRequest, v1::PutBlobResponse>
     }
     if (writer_ != nullptr || complete_) return absl::InvalidArgumentError("header came twice");
     const v1::PutBlobRequest::Header& header = request.header();
+    RETURN_IF_ERROR(CheckWorker(*context(), caller(), header.worker_id()));
     blob_.value = header.sha256();
     complete_ = context()->blobs->Size(blob_).ok();
     if (complete_) return absl::OkStatus();
@@ -172,18 +197,26 @@ class PutReactor : public UploadReactor<v1::PutBlobRequest, v1::PutBlobResponse>
 class DeliverReactor : public grpc::ServerReadReactor<v1::GenerationChunk>,
                        public std::enable_shared_from_this<DeliverReactor> {
  public:
-  explicit DeliverReactor(const Context* context)
-      : context_(context), timer_(context, "DeliverGeneration") {}
+  DeliverReactor(const Context* context, Call* call)
+      : context_(context),
+        timer_(context, "DeliverGeneration"),
+        who_(Authorize(*context, *call, "DeliverGeneration")) {}
 
   grpc::ServerReadReactor<v1::GenerationChunk>* Begin() {
     self_ = shared_from_this();
-    StartRead(&chunk_);
+    if (who_.ok()) {
+      StartRead(&chunk_);
+    } else {
+      End(who_.status);
+    }
     return this;
   }
 
   void OnReadDone(bool ok) override {
     if (!ok) return End(absl::OkStatus());
     if (task_.empty()) {
+      const absl::Status own = CheckWorker(*context_, who_.caller, chunk_.worker_id());
+      if (!own.ok()) return End(own);
       const absl::Status status = context_->relay->Attach(chunk_.task_id(), {chunk_.worker_id()},
                                                           [weak = weak_from_this()] {
                                                             if (const auto self = weak.lock())
@@ -253,6 +286,7 @@ class DeliverReactor : public grpc::ServerReadReactor<v1::GenerationChunk>,
 
   const Context* const context_;
   const CallTimer timer_;
+  const Authorization who_;
   std::shared_ptr<DeliverReactor> self_;
   v1::GenerationChunk chunk_;
   std::string task_;
@@ -265,37 +299,40 @@ class WorkerServiceImpl : public v1::WorkerService::CallbackService {
  public:
   explicit WorkerServiceImpl(const Context* context) : context_(context) {}
 
-  grpc::ServerBidiReactor<v1::WorkerReport, v1::WorkerAssignment>* Session(Call*) override {
-    return std::make_shared<SessionReactor>(context_)->Begin();
+  grpc::ServerBidiReactor<v1::WorkerReport, v1::WorkerAssignment>* Session(Call* call) override {
+    return std::make_shared<SessionReactor>(context_, call)->Begin();
   }
   grpc::ServerWriteReactor<v1::FetchBlobResponse>* FetchBlob(
-      Call*, const v1::FetchBlobRequest* in) override {
-    const auto find = [this, request = *in]() -> absl::StatusOr<BlobId> {
+      Call* call, const v1::FetchBlobRequest* in) override {
+    const auto find = [this, request = *in](const Caller& caller) -> absl::StatusOr<BlobId> {
+      RETURN_IF_ERROR(CheckWorker(*context_, caller, request.worker_id()));
       if (!context_->fleet->MayFetch({request.worker_id()}, request.sha256())) {
         return absl::NotFoundError(
             absl::StrCat("no blob ", request.sha256(), " is assigned to this worker"));
       }
       return BlobId{request.sha256()};
     };
-    return std::make_shared<BlobStream<v1::FetchBlobResponse>>(context_, "FetchBlob", find,
+    return std::make_shared<BlobStream<v1::FetchBlobResponse>>(context_, "FetchBlob", call, find,
                                                                in->offset())
         ->Begin();
   }
   grpc::ServerUnaryReactor* GetBlobUpload(Call* call, const v1::GetBlobUploadRequest* in,
                                           v1::GetBlobUploadResponse* out) override {
-    return RunUnary(context_, "GetBlobUpload", call, out, [this, in] { return Upload(*in); });
+    return RunUnary(context_, "GetBlobUpload", call, in, out, this, &WorkerServiceImpl::Upload);
   }
   grpc::ServerReadReactor<v1::PutBlobRequest>* PutBlob(Call* call,
                                                        v1::PutBlobResponse* out) override {
     return std::make_shared<PutReactor>(context_, call, out)->Begin();
   }
-  grpc::ServerReadReactor<v1::GenerationChunk>* DeliverGeneration(Call*,
+  grpc::ServerReadReactor<v1::GenerationChunk>* DeliverGeneration(Call* call,
                                                                   v1::GenerationAck*) override {
-    return std::make_shared<DeliverReactor>(context_)->Begin();
+    return std::make_shared<DeliverReactor>(context_, call)->Begin();
   }
 
  private:
-  absl::StatusOr<v1::GetBlobUploadResponse> Upload(const v1::GetBlobUploadRequest& request) {
+  absl::StatusOr<v1::GetBlobUploadResponse> Upload(const Caller& caller,
+                                                   const v1::GetBlobUploadRequest& request) {
+    RETURN_IF_ERROR(CheckWorker(*context_, caller, request.worker_id()));
     const BlobId blob{request.sha256()};
     v1::GetBlobUploadResponse response;
     const absl::Status here = context_->blobs->Size(blob).status();

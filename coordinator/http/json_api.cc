@@ -111,8 +111,10 @@ nlohmann::json DetailJson(const google::protobuf::Any& any) {
   return detail;
 }
 
-void SetAuthorization(grpc::ClientContext& context, const std::string& authorization) {
-  if (!authorization.empty()) context.AddMetadata("authorization", authorization);
+// The peer is believed of calls within the process alone (coordinator/api/credentials.cc).
+void SetCaller(grpc::ClientContext& context, const WebCaller& caller) {
+  if (!caller.authorization.empty()) context.AddMetadata("authorization", caller.authorization);
+  context.AddMetadata("tundra-peer", caller.peer);
 }
 
 grpc::Status InvalidArgument(const std::string& message) {
@@ -157,8 +159,8 @@ class FileDownloadImpl : public FileDownload {
   }
 
   absl::Status Open(const std::shared_ptr<grpc::Channel>& channel,
-                    const v1::DownloadFileRequest& request, const std::string& authorization) {
-    SetAuthorization(context_, authorization);
+                    const v1::DownloadFileRequest& request, const WebCaller& caller) {
+    SetCaller(context_, caller);
     stub_ = v1::ArtifactService::NewStub(channel);
     reader_ = stub_->DownloadFile(&context_, request);
     absl::StatusOr<std::string> first = Next();
@@ -230,7 +232,7 @@ JsonAnswer JsonApi::Call(const JsonCall& call) {
         grpc::StatusCode::UNIMPLEMENTED,
         absl::StrCat(method->name(), " streams, and JSON has unary methods only: use gRPC")));
   }
-  if (!IsHeaderValue(call.authorization)) {
+  if (!IsHeaderValue(call.caller.authorization)) {
     return JsonError(grpc::Status(grpc::StatusCode::UNAUTHENTICATED,
                                   "the authorization header has bytes that no token has"));
   }
@@ -253,7 +255,7 @@ JsonAnswer JsonApi::Call(const JsonCall& call) {
   }
   grpc::ClientContext context;
   context.set_deadline(std::chrono::system_clock::now() + absl::ToChronoMilliseconds(timeout));
-  SetAuthorization(context, call.authorization);
+  SetCaller(context, call.caller);
   const std::unique_ptr<Message> response = NewMessage(method->output_type());
   const grpc::Status status = CallUnary(channel_, call.path, context, *request, *response, stops_);
   if (!status.ok()) return JsonError(status);
@@ -276,15 +278,15 @@ JsonAnswer JsonApi::Call(const JsonCall& call) {
 
 absl::StatusOr<std::unique_ptr<FileDownload>> JsonApi::Download(const std::string& adapter,
                                                                 const std::string& filename,
-                                                                const std::string& authorization) {
-  if (!IsHeaderValue(authorization)) {
+                                                                const WebCaller& caller) {
+  if (!IsHeaderValue(caller.authorization)) {
     return absl::UnauthenticatedError("the authorization header has bytes that no token has");
   }
   v1::DownloadFileRequest request;
   request.set_name(adapter);
   request.set_filename(filename);
   auto download = std::make_unique<FileDownloadImpl>();
-  const absl::Status status = download->Open(channel_, request, authorization);
+  const absl::Status status = download->Open(channel_, request, caller);
   if (!status.ok()) return status;
   return download;
 }

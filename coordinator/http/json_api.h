@@ -22,12 +22,20 @@ namespace tundra::coordinator {
 // Longest that a call may take.
 inline constexpr absl::Duration kJsonCallTimeout = absl::Seconds(30);
 
+// Who makes a call, as the HTTP request tells it.
+struct WebCaller {
+  // Of the request's headers; empty where there is none.
+  std::string authorization = "";
+  // "ipv4:ADDRESS:PORT", for the audit log.
+  std::string peer = "";
+};
+
 struct JsonCall {
   // "/tundra.v1.JobService/ListJobs".
   std::string path;
   std::string body;
+  WebCaller caller;
   // Of the request's headers; empty where there is none.
-  std::string authorization;
   std::string if_none_match;
   // Connect-Timeout-Ms.
   std::string timeout_ms;
@@ -64,7 +72,7 @@ class JsonApi {
   // first is there already, so errors such as kNotFound come from here.
   absl::StatusOr<std::unique_ptr<FileDownload>> Download(const std::string& adapter,
                                                          const std::string& filename,
-                                                         const std::string& authorization);
+                                                         const WebCaller& caller);
 
  private:
   const std::shared_ptr<grpc::Channel> channel_;

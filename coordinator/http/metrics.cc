@@ -63,6 +63,11 @@ struct Metrics::Families {
                                     .Help("Reports refused because their attempt was not current.")
                                     .Register(registry)
                                     .Add({});
+  prometheus::Family<prometheus::Counter>& auth_failures =
+      BuildCounter()
+          .Name("tundra_auth_failures_total")
+          .Help("Calls refused for their token or certificate, by reason.")
+          .Register(registry);
   prometheus::Family<prometheus::Gauge>& jobs =
       BuildGauge().Name("tundra_jobs").Help("Jobs by state.").Register(registry);
   prometheus::Family<prometheus::Gauge>& workers =
@@ -113,6 +118,10 @@ void Metrics::OnSteps(int64_t steps, int64_t tokens) {
 
 void Metrics::OnFailure(const std::string& reason) {
   families_->failures.Add({{"reason", reason}}).Increment();
+}
+
+void Metrics::OnAuthFailure(std::string_view reason) {
+  families_->auth_failures.Add({{"reason", std::string(reason)}}).Increment();
 }
 
 void Metrics::OnFencedWrite() { families_->fenced.Increment(); }

@@ -33,6 +33,7 @@ class Metrics : public RpcObserver {
   void OnSteps(int64_t steps, int64_t tokens);
   void OnFailure(const std::string& reason);
   void OnFencedWrite();
+  void OnAuthFailure(std::string_view reason);
 
   // Sets the gauges, and returns everything in the text format.
   std::string Render(const GaugeReadings& readings);

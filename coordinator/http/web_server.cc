@@ -90,6 +90,17 @@ size_t LengthOf(const Request& request) {
   return static_cast<size_t>(length);
 }
 
+WebCaller CallerOf(const Request& request) {
+  WebCaller caller;
+  // Two of them are none: which one counts must not depend on who looks. "-" is no token.
+  const bool one = request.get_header_value_count("Authorization") <= 1;
+  caller.authorization = one ? request.get_header_value("Authorization") : "-";
+  const bool v6 = absl::StrContains(request.remote_addr, ":");
+  caller.peer = absl::StrCat(v6 ? "ipv6:[" : "ipv4:", request.remote_addr, v6 ? "]:" : ":",
+                             request.remote_port);
+  return caller;
+}
+
 // "jobs/ID/adapter" and the file's name of "/v1/jobs/ID/adapter/files/NAME".
 bool SplitDownload(const std::string& path, std::string& adapter, std::string& filename) {
   constexpr std::string_view kStart = "/v1/";
@@ -241,7 +252,7 @@ class WebServerImpl : public WebServer {
     server_.Post("/.*", [this](const Request& request, Response& response) {
       Send(response, json_.Call({.path = request.path,
                                  .body = request.body,
-                                 .authorization = request.get_header_value("Authorization"),
+                                 .caller = CallerOf(request),
                                  .if_none_match = request.get_header_value("If-None-Match"),
                                  .timeout_ms = request.get_header_value("Connect-Timeout-Ms")}));
     });
@@ -333,7 +344,7 @@ class WebServerImpl : public WebServer {
 
   void SendFile(const Request& request, const std::string& adapter, const std::string& filename,
                 Response& response) {
-    auto opened = json_.Download(adapter, filename, request.get_header_value("Authorization"));
+    auto opened = json_.Download(adapter, filename, CallerOf(request));
     if (!opened.ok()) {
       return Send(response,
                   JsonError(grpc::Status(static_cast<grpc::StatusCode>(opened.status().code()),

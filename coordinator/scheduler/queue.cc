@@ -27,13 +27,22 @@ class Queue {
         std::vector<Decision>& decisions)
       : snapshot_(snapshot), gone_(gone), devices_(devices), decisions_(decisions) {
     for (const JobView& job : snapshot.jobs) waiting_ += IsQueued(job) ? 1 : 0;
+    for (const auto& [tenant, most] : snapshot.device_quotas) left_[tenant] = most;
+    for (const JobView& job : snapshot.jobs) {
+      if (job.group.empty()) continue;
+      for (const GroupView& group : snapshot.groups) {
+        if (group.record.id == job.group) Charge(job, group.record.members.size());
+      }
+    }
   }
 
   void Run() {
     int32_t position = 0;
     for (const JobView& job : snapshot_.jobs) {
       if (!IsQueued(job)) continue;
-      if (TakeWarmGroup(job) || FormGroup(job)) {
+      if (Least(job) > Allowed(job)) {
+        WaitForQuota(job, ++position);
+      } else if (TakeWarmGroup(job) || FormGroup(job)) {
         --waiting_;
       } else {
         Wait(job, ++position);
@@ -50,6 +59,16 @@ class Queue {
   // The smallest group that serves: its bound, rounded up to whole slices.
   static int32_t Least(const JobView& job) {
     return (job.min_devices + Multiple(job) - 1) / Multiple(job) * Multiple(job);
+  }
+
+  // How many devices the job's tenant may have more.
+  int32_t Allowed(const JobView& job) const {
+    const auto left = left_.find(job.tenant);
+    return left == left_.end() ? INT32_MAX : std::max(0, left->second);
+  }
+  void Charge(const JobView& job, size_t devices) {
+    const auto left = left_.find(job.tenant);
+    if (left != left_.end()) left->second -= static_cast<int32_t>(devices);
   }
 
   bool Usable(const PoolDevice& device) const {
@@ -86,7 +105,7 @@ class Queue {
       const auto size = static_cast<int32_t>(record.members.size());
       if (!record.job.empty() || record.base != job.base || record.precision != job.precision ||
           (!job.numerics_class.empty() && record.numerics_class != job.numerics_class) ||
-          size < job.min_devices || size > job.max_devices ||
+          size < job.min_devices || size > job.max_devices || size > Allowed(job) ||
           (job.shards > 0 && record.shards != job.shards) || !MembersUsable(record)) {
         continue;
       }
@@ -94,6 +113,7 @@ class Queue {
     }
     if (best == nullptr) return false;
     for (const GroupMemberRecord& m : best->record.members) devices_.Take({m.worker, m.device});
+    Charge(job, best->record.members.size());
     decisions_.push_back(StartJob{job.id, best->record.id, {}});
     return true;
   }
@@ -133,8 +153,8 @@ class Queue {
   int32_t SizeFor(const JobView& job, size_t usable) const {
     const auto all = static_cast<int32_t>(usable);
     const int32_t fair = std::max(1, all / std::max(1, waiting_));
-    const int32_t size =
-        std::min(std::clamp(fair, Least(job), std::max(Least(job), job.max_devices)), all);
+    const int32_t size = std::min(
+        {std::clamp(fair, Least(job), std::max(Least(job), job.max_devices)), all, Allowed(job)});
     return size / Multiple(job) * Multiple(job);
   }
 
@@ -151,6 +171,7 @@ class Queue {
       best_size = size;
     }
     if (best_size == 0) return false;
+    Charge(job, static_cast<size_t>(best_size));
     StartJob start{.job = job.id, .warm_group = {}, .plan = {}};
     start.plan.base = job.base;
     start.plan.precision = job.precision;
@@ -171,6 +192,16 @@ class Queue {
     start.plan.members = OrderForShards(start.plan.members, start.plan.shards);
     decisions_.push_back(std::move(start));
     return true;
+  }
+
+  void WaitForQuota(const JobView& job, int32_t position) {
+    const int32_t most = snapshot_.device_quotas.at(job.tenant);
+    WaitJob wait{.job = job.id, .waiting = {}};
+    wait.waiting.set_position(position);
+    wait.waiting.set_reason(absl::StrCat("needs ", Devices(Least(job)), ", and tenant ",
+                                         job.tenant.value, " holds ", most - left_.at(job.tenant),
+                                         " of the ", most, " that it may"));
+    decisions_.push_back(std::move(wait));
   }
 
   void Wait(const JobView& job, int32_t position) {
@@ -257,6 +288,8 @@ class Queue {
   DeviceTable& devices_;
   std::vector<Decision>& decisions_;
   std::set<GroupId> dissolved_;
+  // Devices that a tenant with a quota may have more.
+  std::map<TenantId, int32_t> left_;
   int32_t waiting_ = 0;
 };
 

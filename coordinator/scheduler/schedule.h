@@ -5,11 +5,10 @@
 // its place). A job gets one whole group for itself: all ranks or none, of one
 // numerics class and one build, from workers that hold its base. A job that
 // waits for devices keeps them from later jobs; a job that no connected worker
-// could ever serve does not. An idle group with the job's base is taken first;
-// idle groups of other bases are dissolved when their devices are needed, by a job or by
-// a prompt.
-// A group that lost a rank or a worker is formed anew with the devices it still
-// has, replaced where they are gone, and its job goes on as the next attempt.
+// could ever serve does not, nor does one that waits for its tenant's quota. An idle group with the
+// job's base is taken first; idle groups of other bases are dissolved when their devices are
+// needed, by a job or by a prompt. A group that lost a rank or a worker is formed anew with the
+// devices it still has, replaced where they are gone, and its job goes on as the next attempt.
 #pragma once
 
 #include <map>
@@ -60,6 +59,7 @@ struct GroupView {
 
 struct JobView {
   JobId id;
+  TenantId tenant{};
   v1::JobState state = v1::QUEUED;
   v1::DesiredState desired = v1::RUN;
   BaseHash base;
@@ -93,6 +93,8 @@ struct Snapshot {
   std::vector<GroupView> groups;
   std::vector<WorkerView> workers;
   std::map<BaseHash, BaseView> bases;
+  // Most devices that the jobs of a tenant may hold; tenants without a bound are not in it.
+  std::map<TenantId, int32_t> device_quotas{};
 };
 
 // ---- What to do. ----

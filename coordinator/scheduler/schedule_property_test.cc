@@ -35,6 +35,9 @@ class RandomWorld {
       world.workers.push_back(worker);
     }
     MakeGroups(world);
+    for (int t = 0; t < 2; ++t) {
+      if (Int(0, 1) == 0) world.device_quotas[{absl::StrCat("t", t)}] = Int(1, 6);
+    }
     const int queued = Int(0, 6);
     for (int i = 0; i < queued; ++i) world.jobs.push_back(MakeJob(absl::StrCat("q", i)));
     return world;
@@ -62,6 +65,7 @@ class RandomWorld {
     job.desired = desired[Int(0, 5)];
     if (Int(0, 5) == 0) job.state = v1::PAUSED;
     job.fruitless_attempts = Int(0, 2);
+    job.tenant.value = absl::StrCat("t", Int(0, 2));
     return job;
   }
 
@@ -115,6 +119,7 @@ class Checker {
     NoDeviceTwice();
     EachQueuedJobIsAnswered();
     FirstComeFirstServed();
+    QuotasAreKept();
   }
 
  private:
@@ -168,7 +173,8 @@ class Checker {
     Once(d.job);
     EXPECT_EQ(d.waiting.position(), ++position_);
     EXPECT_FALSE(d.waiting.reason().empty());
-    waiting_.push_back(d.job);
+    // Who waits for the quota keeps nobody from anything.
+    if (d.waiting.reason().find("that it may") == std::string::npos) waiting_.push_back(d.job);
   }
 
   void CheckPlan(const JobView& job, const GroupPlan& plan) {
@@ -233,6 +239,24 @@ class Checker {
           }
         }
       }
+    }
+  }
+
+  // Nobody is given devices beyond the quota; who is over it already only keeps what is held.
+  void QuotasAreKept() {
+    std::map<TenantId, int32_t> held, started;
+    for (const GroupView& group : world_.groups) {
+      const auto job = jobs_.find(group.record.job);
+      if (job == jobs_.end()) continue;
+      held[job->second->tenant] += static_cast<int32_t>(group.record.members.size());
+    }
+    for (const auto& [id, devices] : started_) {
+      started[jobs_.at(id)->tenant] += static_cast<int32_t>(devices.size());
+    }
+    for (const auto& [tenant, devices] : started) {
+      const auto quota = world_.device_quotas.find(tenant);
+      if (quota == world_.device_quotas.end()) continue;
+      EXPECT_LE(held[tenant] + devices, quota->second) << tenant.value;
     }
   }
 

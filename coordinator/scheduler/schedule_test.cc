@@ -52,6 +52,27 @@ TEST(ScheduleTest, AJobThatNobodyCanServeBlocksNobody) {
   EXPECT_EQ(waits[1].waiting.reason(), "no connected worker holds base other");
 }
 
+TEST(ScheduleTest, ATenantAtItsQuotaWaitsAndBlocksNobody) {
+  const WorkerView w1 = NewWorker("w1", 4);
+  JobView running = Placed("j0", "g1"), second = NewJob("j1", 2), third = NewJob("j2", 2),
+          any = NewJob("j3");
+  running.tenant.value = second.tenant.value = any.tenant.value = "red";
+  third.tenant.value = "blue";
+  Snapshot world = World({w1}, {NewGroup("g1", w1, {0}, "j0")}, {running, second, third});
+  world.device_quotas[{"red"}] = 2;
+  auto decisions = Schedule(world, kNow);
+  ASSERT_EQ(Only<StartJob>(decisions).size(), 1u);
+  EXPECT_EQ(Only<StartJob>(decisions)[0].job.value, "j2");
+  ASSERT_EQ(Only<WaitJob>(decisions).size(), 1u);
+  EXPECT_EQ(Only<WaitJob>(decisions)[0].waiting.reason(),
+            "needs 2 devices, and tenant red holds 1 of the 2 that it may");
+  // One that takes what it gets is made small enough.
+  world.jobs = {running, any};
+  decisions = Schedule(world, kNow);
+  ASSERT_EQ(Only<StartJob>(decisions).size(), 1u);
+  EXPECT_EQ(Only<StartJob>(decisions)[0].plan.members.size(), 1u);
+}
+
 TEST(ScheduleTest, PrefersAnIdleGroupThatHoldsTheBase) {
   const WorkerView w1 = NewWorker("w1", 2), w2 = NewWorker("w2", 4);
   const auto decisions =

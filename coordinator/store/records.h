@@ -12,6 +12,7 @@
 
 #include "absl/time/time.h"
 #include "common/ids.h"
+#include "tundra/v1/access.pb.h"
 #include "tundra/v1/artifact.pb.h"
 #include "tundra/v1/base.pb.h"
 #include "tundra/v1/dataset.pb.h"
@@ -20,10 +21,15 @@
 
 namespace tundra::coordinator {
 
+// The tenant of everything that was made before there were tenants, and of calls without a token
+// where these are allowed.
+inline constexpr char kDefaultTenant[] = "default";
+
 struct JobRecord {
   // Paging key: grows with each job created; also the order of the queue.
   int64_t key = 0;
   JobId id;
+  TenantId tenant{kDefaultTenant};
   // As the API shows it. `waiting` and `etag` are never stored.
   v1::Job job;
   // Where it is placed; empty and 0 while it is not.
@@ -69,6 +75,7 @@ struct GroupRecord {
 struct DatasetRecord {
   int64_t key = 0;
   DatasetId id;
+  TenantId tenant{kDefaultTenant};
   v1::Dataset dataset;
 };
 
@@ -94,12 +101,14 @@ struct CheckpointRecord {
 // An adapter folder that a client uploaded.
 struct UploadRecord {
   std::string id;
+  TenantId tenant{kDefaultTenant};
   v1::Adapter adapter;
   absl::Time create_time;
 };
 
 // What a request id stands for.
 struct RequestRecord {
+  // With the tenant: "TENANT/METHOD".
   std::string method;
   std::string request_id;
   // SHA-256 of the request.
@@ -109,13 +118,49 @@ struct RequestRecord {
   absl::Time create_time;
 };
 
+struct TenantRecord {
+  TenantId id;
+  v1::Quota quota;
+  absl::Time create_time;
+};
+
+// What of a tenant is in the store.
+struct TenantCounts {
+  int64_t active_jobs = 0;
+  int64_t jobs = 0;
+  int64_t datasets = 0;
+  int64_t dataset_bytes = 0;
+  int64_t tokens = 0;
+};
+
+struct TokenRecord {
+  int64_t key = 0;
+  TokenId id;
+  // Lower-case hex SHA-256 of the secret, which has 256 random bits: no salt is needed.
+  std::string secret_hash;
+  TenantId tenant;
+  v1::Role role = v1::ROLE_VIEWER;
+  std::string display_name;
+  absl::Time create_time;
+  absl::Time expire_time = absl::InfiniteFuture();
+};
+
+// What outlives a worker's session.
+struct WorkerRecord {
+  WorkerId id;
+  // The certificate's name that may speak for it; empty for a worker that came without one.
+  std::string identity;
+  // An admin has drained it.
+  bool drained = false;
+};
+
 using TimelineItem = std::variant<v1::JobEvent, v1::StepMetrics>;
 
 enum class TimelineKind { kAll, kEvents, kMetrics };
 
 // One term of a filter over jobs.
 struct JobFilterTerm {
-  enum class Field { kState, kDisplayName, kBase, kLabel };
+  enum class Field { kState, kDisplayName, kBase, kTenant, kLabel };
   Field field = Field::kState;
   // Label's key, for kLabel.
   std::string key;
@@ -127,6 +172,8 @@ struct JobFilterTerm {
 };
 
 struct JobQuery {
+  // Only this tenant's; empty for all tenants'.
+  TenantId tenant{};
   // All must hold.
   std::vector<JobFilterTerm> terms;
   // Only jobs whose key is smaller; newest first.

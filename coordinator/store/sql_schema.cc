@@ -90,6 +90,34 @@ const std::vector<Migration>& Migrations() {
              id TEXT NOT NULL PRIMARY KEY,
              created BIGINT NOT NULL,
              body TEXT NOT NULL))"}},
+      // Tenants, tokens, audit. What was made before belongs to the tenant "default".
+      {2,
+       {"ALTER TABLE jobs ADD COLUMN tenant TEXT NOT NULL DEFAULT 'default'",
+        "CREATE INDEX jobs_by_tenant ON jobs (tenant, key)",
+        "ALTER TABLE datasets ADD COLUMN tenant TEXT NOT NULL DEFAULT 'default'",
+        "ALTER TABLE uploads ADD COLUMN tenant TEXT NOT NULL DEFAULT 'default'",
+        "UPDATE requests SET method = 'default/' || method",
+        R"(CREATE TABLE tenants (
+             id TEXT NOT NULL PRIMARY KEY,
+             created BIGINT NOT NULL,
+             quota TEXT NOT NULL))",
+        "INSERT INTO tenants (id, created, quota) VALUES ('default', 0, '')",
+        R"(CREATE TABLE tokens (
+             key INTEGER PRIMARY KEY AUTOINCREMENT,
+             id TEXT NOT NULL UNIQUE,
+             secret_hash TEXT NOT NULL UNIQUE,
+             tenant TEXT NOT NULL,
+             role INTEGER NOT NULL,
+             display_name TEXT NOT NULL,
+             created BIGINT NOT NULL,
+             expires BIGINT))",
+        R"(CREATE TABLE workers (
+             id TEXT NOT NULL PRIMARY KEY,
+             identity TEXT NOT NULL,
+             drained INTEGER NOT NULL))",
+        R"(CREATE TABLE audit (
+             sequence INTEGER PRIMARY KEY AUTOINCREMENT,
+             body TEXT NOT NULL))"}},
   };
   return *migrations;
 }

@@ -30,9 +30,10 @@ class SqlTxn : public Txn {
                                                                 int32_t limit) override;
   absl::StatusOr<CheckpointRecord> GetCheckpoint(const JobRecord& job, int64_t step) override;
   absl::StatusOr<DatasetRecord> GetDataset(const DatasetId& id) override;
-  absl::StatusOr<DatasetRecord> FindDataset(const std::string& sha256,
+  absl::StatusOr<DatasetRecord> FindDataset(const TenantId& tenant, const std::string& sha256,
                                             const std::string& display_name) override;
-  absl::StatusOr<std::vector<DatasetRecord>> ListDatasets(int64_t before_key,
+  absl::StatusOr<std::vector<DatasetRecord>> ListDatasets(const TenantId& tenant,
+                                                          int64_t before_key,
                                                           int32_t limit) override;
   absl::StatusOr<JobId> JobUsingDataset(const DatasetId& id) override;
   absl::StatusOr<BlobRecord> GetBlob(const BlobId& id) override;
@@ -45,6 +46,13 @@ class SqlTxn : public Txn {
                                            const std::string& request_id) override;
   absl::StatusOr<UploadRecord> GetUpload(const std::string& id) override;
   absl::StatusOr<std::vector<std::string>> UploadsBefore(absl::Time before) override;
+  absl::StatusOr<TenantRecord> GetTenant(const TenantId& id) override;
+  absl::StatusOr<std::vector<TenantRecord>> ListTenants() override;
+  absl::StatusOr<TenantCounts> CountTenant(const TenantId& id) override;
+  absl::StatusOr<std::vector<TokenRecord>> ListTokens() override;
+  absl::StatusOr<std::vector<WorkerRecord>> ListWorkers() override;
+  absl::StatusOr<std::vector<v1::AuditEntry>> ListAudit(int64_t before_sequence,
+                                                        int32_t limit) override;
 
   absl::Status InsertJob(JobDraft& draft) override;
   absl::Status SaveJob(JobDraft& draft) override;
@@ -66,6 +74,13 @@ class SqlTxn : public Txn {
   absl::Status DeleteRequestsBefore(absl::Time before) override;
   absl::Status PutUpload(const UploadRecord& upload) override;
   absl::Status DeleteUpload(const std::string& id) override;
+  absl::Status PutTenant(const TenantRecord& tenant) override;
+  absl::Status DeleteTenant(const TenantId& id) override;
+  absl::Status InsertToken(TokenRecord& record) override;
+  absl::Status DeleteToken(const TokenId& id) override;
+  absl::Status PutWorker(const WorkerRecord& worker) override;
+  absl::Status AppendAudit(v1::AuditEntry& entry) override;
+  absl::Status KeepAudit(int64_t count) override;
 
  private:
   absl::StatusOr<std::vector<JobRecord>> SelectJobs(const std::string& rest,

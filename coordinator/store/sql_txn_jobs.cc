@@ -10,7 +10,7 @@ namespace {
 
 constexpr char kJobColumns[] =
     "SELECT key, id, group_id, epoch, fruitless_attempts, attempt_start_step, step_seconds, "
-    "version, last_sequence, body FROM jobs ";
+    "version, last_sequence, tenant, body FROM jobs ";
 
 std::string CheckpointOwner(int64_t job_key, int64_t step) {
   return absl::StrCat("checkpoint/", job_key, "/", step);
@@ -43,6 +43,9 @@ std::string TermSql(const JobFilterTerm& term, std::vector<std::string>& texts,
       sql = absl::StrCat("(base_name = ", name, " OR 'bases/' || base_hash = ", hash, ")");
       break;
     }
+    case JobFilterTerm::Field::kTenant:
+      sql = absl::StrCat("tenant = ", bind(term.value));
+      break;
     case JobFilterTerm::Field::kLabel: {
       const std::string key = bind(term.key);
       const std::string value = bind(term.value);
@@ -69,7 +72,7 @@ absl::StatusOr<std::vector<JobRecord>> SqlTxn::SelectJobs(const std::string& res
   long long key = 0, epoch = 0, start_step = 0, version = 0, last_sequence = 0;
   int fruitless = 0;
   double step_seconds = 0;
-  std::string id, group, body;
+  std::string id, group, tenant, body;
   soci::statement st(sql_);
   for (size_t i = 0; i < texts.size(); ++i) {
     st.exchange(soci::use(texts[i], absl::StrCat("t", i)));
@@ -86,6 +89,7 @@ absl::StatusOr<std::vector<JobRecord>> SqlTxn::SelectJobs(const std::string& res
   st.exchange(soci::into(step_seconds));
   st.exchange(soci::into(version));
   st.exchange(soci::into(last_sequence));
+  st.exchange(soci::into(tenant));
   st.exchange(soci::into(body));
   st.alloc();
   st.prepare(kJobColumns + rest);
@@ -103,6 +107,7 @@ absl::StatusOr<std::vector<JobRecord>> SqlTxn::SelectJobs(const std::string& res
     job.step_seconds = step_seconds;
     job.version = version;
     job.last_sequence = last_sequence;
+    job.tenant.value = tenant;
     RETURN_IF_ERROR(Annotate(DecodeProto(body, job.job), "job ", id));
   }
   return jobs;
@@ -121,6 +126,10 @@ absl::StatusOr<std::vector<JobRecord>> SqlTxn::ListJobs(const JobQuery& query) {
     std::vector<std::string> texts;
     std::vector<long long> numbers = {query.before_key, query.limit};
     std::string where = "WHERE key < :n0";
+    if (!query.tenant.empty()) {
+      texts.push_back(query.tenant.value);
+      absl::StrAppend(&where, " AND tenant = :t0");
+    }
     for (const JobFilterTerm& term : query.terms) {
       absl::StrAppend(&where, " AND ", TermSql(term, texts, numbers));
     }
@@ -218,11 +227,13 @@ absl::Status SqlTxn::InsertJob(JobDraft& draft) {
     const double seconds = 0;
     sql_ << "INSERT INTO jobs (id, display_name, base_name, base_hash, train_dataset, "
             "validation_dataset, state, group_id, epoch, fruitless_attempts, attempt_start_step, "
-            "step_seconds, version, last_sequence, body) VALUES (:id, :dn, :bn, :bh, :td, :vd, "
-            ":st, '', :z1, :z2, :z3, :ss, :z4, :z5, :b)",
+            "step_seconds, version, last_sequence, tenant, body) VALUES (:id, :dn, :bn, :bh, :td, "
+            ":vd, "
+            ":st, '', :z1, :z2, :z3, :ss, :z4, :z5, :te, :b)",
         soci::use(r.id.value), soci::use(name), soci::use(base_name), soci::use(base_hash),
         soci::use(train), soci::use(validation), soci::use(state), soci::use(zero), soci::use(zero),
-        soci::use(zero), soci::use(seconds), soci::use(zero), soci::use(zero), soci::use(body);
+        soci::use(zero), soci::use(seconds), soci::use(zero), soci::use(zero),
+        soci::use(r.tenant.value), soci::use(body);
     long long key = 0;
     sql_ << "SELECT key FROM jobs WHERE id = :id", soci::use(r.id.value), soci::into(key);
     r.key = key;

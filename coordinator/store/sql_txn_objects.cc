@@ -84,8 +84,8 @@ absl::StatusOr<DatasetRecord> SqlTxn::GetDataset(const DatasetId& id) {
     record.id = id;
     long long key = 0;
     std::string body;
-    sql_ << "SELECT key, body FROM datasets WHERE id = :id", soci::use(id.value), soci::into(key),
-        soci::into(body);
+    sql_ << "SELECT key, tenant, body FROM datasets WHERE id = :id", soci::use(id.value),
+        soci::into(key), soci::into(record.tenant.value), soci::into(body);
     if (!sql_.got_data()) {
       return absl::NotFoundError(absl::StrCat("there is no data set datasets/", id.value));
     }
@@ -95,7 +95,7 @@ absl::StatusOr<DatasetRecord> SqlTxn::GetDataset(const DatasetId& id) {
   });
 }
 
-absl::StatusOr<DatasetRecord> SqlTxn::FindDataset(const std::string& sha256,
+absl::StatusOr<DatasetRecord> SqlTxn::FindDataset(const TenantId& tenant, const std::string& sha256,
                                                   const std::string& display_name) {
   return SqlGuard("looking for a data set", [&]() -> absl::StatusOr<DatasetRecord> {
     long long key = 0;
@@ -103,11 +103,13 @@ absl::StatusOr<DatasetRecord> SqlTxn::FindDataset(const std::string& sha256,
     std::string body;
     soci::statement query =
         (sql_.prepare << "SELECT d.key, d.id, d.body FROM blob_refs r JOIN datasets d "
-                         "ON r.owner = 'dataset/' || d.id WHERE r.sha256 = :s ORDER BY d.key DESC",
-         soci::use(sha256), soci::into(key), soci::into(id), soci::into(body));
+                         "ON r.owner = 'dataset/' || d.id WHERE r.sha256 = :s AND d.tenant = :t "
+                         "ORDER BY d.key DESC",
+         soci::use(sha256), soci::use(tenant.value), soci::into(key), soci::into(id),
+         soci::into(body));
     query.execute();
     while (query.fetch()) {
-      DatasetRecord record{.key = key, .id = {id}, .dataset = {}};
+      DatasetRecord record{.key = key, .id = {id}, .tenant = tenant, .dataset = {}};
       RETURN_IF_ERROR(DecodeProto(body, record.dataset));
       if (record.dataset.display_name() == display_name) return record;
     }
@@ -115,21 +117,24 @@ absl::StatusOr<DatasetRecord> SqlTxn::FindDataset(const std::string& sha256,
   });
 }
 
-absl::StatusOr<std::vector<DatasetRecord>> SqlTxn::ListDatasets(int64_t before_key, int32_t limit) {
+absl::StatusOr<std::vector<DatasetRecord>> SqlTxn::ListDatasets(const TenantId& tenant,
+                                                                int64_t before_key, int32_t limit) {
   return SqlGuard("listing data sets", [&]() -> absl::StatusOr<std::vector<DatasetRecord>> {
     const long long before = before_key, most = limit;
     long long key = 0;
-    std::string id, body;
+    std::string id, owner, body;
     soci::statement st =
-        (sql_.prepare
-             << "SELECT key, id, body FROM datasets WHERE key < :k ORDER BY key DESC LIMIT :l",
-         soci::use(before), soci::use(most), soci::into(key), soci::into(id), soci::into(body));
+        (sql_.prepare << "SELECT key, id, tenant, body FROM datasets WHERE key < :k AND "
+                         "(:t = '' OR tenant = :u) ORDER BY key DESC LIMIT :l",
+         soci::use(before), soci::use(tenant.value), soci::use(tenant.value), soci::use(most),
+         soci::into(key), soci::into(id), soci::into(owner), soci::into(body));
     st.execute();
     std::vector<DatasetRecord> records;
     while (st.fetch()) {
       DatasetRecord& record = records.emplace_back();
       record.key = key;
       record.id.value = id;
+      record.tenant.value = owner;
       RETURN_IF_ERROR(DecodeProto(body, record.dataset));
     }
     return records;
@@ -153,8 +158,8 @@ absl::StatusOr<JobId> SqlTxn::JobUsingDataset(const DatasetId& id) {
 absl::Status SqlTxn::InsertDataset(DatasetRecord& record) {
   return SqlGuard("storing a data set", [&] {
     const std::string body = EncodeProto(record.dataset);
-    sql_ << "INSERT INTO datasets (id, body) VALUES (:id, :b)", soci::use(record.id.value),
-        soci::use(body);
+    sql_ << "INSERT INTO datasets (id, tenant, body) VALUES (:id, :t, :b)",
+        soci::use(record.id.value), soci::use(record.tenant.value), soci::use(body);
     long long key = 0;
     sql_ << "SELECT key FROM datasets WHERE id = :id", soci::use(record.id.value), soci::into(key);
     record.key = key;
@@ -383,8 +388,8 @@ absl::StatusOr<UploadRecord> SqlTxn::GetUpload(const std::string& id) {
     record.id = id;
     long long created = 0;
     std::string body;
-    sql_ << "SELECT created, body FROM uploads WHERE id = :id", soci::use(id), soci::into(created),
-        soci::into(body);
+    sql_ << "SELECT created, tenant, body FROM uploads WHERE id = :id", soci::use(id),
+        soci::into(created), soci::into(record.tenant.value), soci::into(body);
     if (!sql_.got_data()) {
       return absl::NotFoundError(
           absl::StrCat("there is no uploads/", id, "; uploads are kept for 24 hours"));
@@ -412,8 +417,8 @@ absl::Status SqlTxn::PutUpload(const UploadRecord& upload) {
   return SqlGuard("storing an upload", [&] {
     const std::string body = EncodeProto(upload.adapter);
     const long long created = ToMicros(upload.create_time);
-    sql_ << "INSERT INTO uploads (id, created, body) VALUES (:i, :c, :b)", soci::use(upload.id),
-        soci::use(created), soci::use(body);
+    sql_ << "INSERT INTO uploads (id, created, tenant, body) VALUES (:i, :c, :t, :b)",
+        soci::use(upload.id), soci::use(created), soci::use(upload.tenant.value), soci::use(body);
     for (const v1::AdapterFile& file : upload.adapter.files()) {
       Refer(absl::StrCat("upload/", upload.id), file.sha256());
     }

@@ -118,7 +118,7 @@ TEST(SqliteStoreTest, AFullDiskLosesNothingAndTheStoreGoesOnWhenThereIsRoom) {
     signal(SIGXFSZ, SIG_IGN);
     auto store = OpenSqliteStore({.data_dir = dir.path()});
     if (!store.ok() || !PutRequest(**store, 0).ok()) _exit(1);
-    const rlimit tight{200 << 10, RLIM_INFINITY};
+    const rlimit tight{400 << 10, RLIM_INFINITY};
     setrlimit(RLIMIT_FSIZE, &tight);
     int failed = -1;
     for (int i = 1; i < 200 && failed < 0; ++i) {

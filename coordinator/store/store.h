@@ -55,11 +55,13 @@ class ReadTxn {
 
   // Errors: kNotFound.
   virtual absl::StatusOr<DatasetRecord> GetDataset(const DatasetId& id) = 0;
-  // The newest data set with these bytes and this file name. Errors: kNotFound.
-  virtual absl::StatusOr<DatasetRecord> FindDataset(const std::string& sha256,
+  // The tenant's newest data set with these bytes and this file name. Errors: kNotFound.
+  virtual absl::StatusOr<DatasetRecord> FindDataset(const TenantId& tenant,
+                                                    const std::string& sha256,
                                                     const std::string& display_name) = 0;
-  // Newest first.
-  virtual absl::StatusOr<std::vector<DatasetRecord>> ListDatasets(int64_t before_key,
+  // Newest first; of all tenants when `tenant` is empty.
+  virtual absl::StatusOr<std::vector<DatasetRecord>> ListDatasets(const TenantId& tenant,
+                                                                  int64_t before_key,
                                                                   int32_t limit) = 0;
   // A job that uses the data set and has not ended; empty when there is none.
   virtual absl::StatusOr<JobId> JobUsingDataset(const DatasetId& id) = 0;
@@ -85,6 +87,18 @@ class ReadTxn {
   // Errors: kNotFound.
   virtual absl::StatusOr<UploadRecord> GetUpload(const std::string& id) = 0;
   virtual absl::StatusOr<std::vector<std::string>> UploadsBefore(absl::Time before) = 0;
+
+  // Errors: kNotFound.
+  virtual absl::StatusOr<TenantRecord> GetTenant(const TenantId& id) = 0;
+  // By id.
+  virtual absl::StatusOr<std::vector<TenantRecord>> ListTenants() = 0;
+  virtual absl::StatusOr<TenantCounts> CountTenant(const TenantId& id) = 0;
+  // Newest first.
+  virtual absl::StatusOr<std::vector<TokenRecord>> ListTokens() = 0;
+  virtual absl::StatusOr<std::vector<WorkerRecord>> ListWorkers() = 0;
+  // Newest first, sequences below before_sequence, at most `limit`.
+  virtual absl::StatusOr<std::vector<v1::AuditEntry>> ListAudit(int64_t before_sequence,
+                                                                int32_t limit) = 0;
 };
 
 // Within a transaction, reads see its own writes.
@@ -126,6 +140,19 @@ class Txn : public ReadTxn {
   virtual absl::Status DeleteRequestsBefore(absl::Time before) = 0;
   virtual absl::Status PutUpload(const UploadRecord& upload) = 0;
   virtual absl::Status DeleteUpload(const std::string& id) = 0;
+
+  // Inserts or replaces.
+  virtual absl::Status PutTenant(const TenantRecord& tenant) = 0;
+  virtual absl::Status DeleteTenant(const TenantId& id) = 0;
+  // Sets record.key.
+  virtual absl::Status InsertToken(TokenRecord& record) = 0;
+  virtual absl::Status DeleteToken(const TokenId& id) = 0;
+  // Inserts or replaces.
+  virtual absl::Status PutWorker(const WorkerRecord& worker) = 0;
+  // Numbers the entry.
+  virtual absl::Status AppendAudit(v1::AuditEntry& entry) = 0;
+  // Keeps only the newest `count`.
+  virtual absl::Status KeepAudit(int64_t count) = 0;
 };
 
 // Thread-safe. Calls block until the disk has answered: never on gRPC threads.

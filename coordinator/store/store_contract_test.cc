@@ -340,5 +340,110 @@ TEST_F(StoreContractTest, ManyThreadsWriteAndReadAtOnce) {
   EXPECT_EQ(Get("job-1").last_sequence, 1 + kThreads * kWrites);
 }
 
+TEST_F(StoreContractTest, TenantsTokensWorkersAndAuditAreKept) {
+  TokenRecord token{.key = 0,
+                    .id = {"token-1"},
+                    .secret_hash = Sha256Hex("secret"),
+                    .tenant = {"red"},
+                    .role = v1::ROLE_USER,
+                    .display_name = "nightly",
+                    .create_time = kNow,
+                    .expire_time = kNow + absl::Hours(1)};
+  TUNDRA_ASSERT_OK(store_->Write([&](Txn& txn) -> absl::Status {
+    TenantRecord tenant{.id = {"red"}, .quota = {}, .create_time = kNow};
+    tenant.quota.set_devices(3);
+    absl::Status status = txn.PutTenant(tenant);
+    status.Update(txn.InsertToken(token));
+    TokenRecord forever = token;
+    forever.id = {"token-2"};
+    forever.secret_hash = Sha256Hex("another");
+    forever.expire_time = absl::InfiniteFuture();
+    status.Update(txn.InsertToken(forever));
+    status.Update(txn.PutWorker({.id = {"w"}, .identity = "first", .drained = false}));
+    status.Update(txn.PutWorker({.id = {"w"}, .identity = "second", .drained = true}));
+    for (int i = 0; i < 5; ++i) {
+      v1::AuditEntry entry;
+      entry.set_method(absl::StrCat("M", i));
+      status.Update(txn.AppendAudit(entry));
+      EXPECT_EQ(entry.sequence(), i + 1);
+    }
+    return status;
+  }));
+  Reopen();
+  TUNDRA_ASSERT_OK(store_->Read([&](ReadTxn& txn) {
+    EXPECT_EQ(txn.GetTenant({"red"})->quota.devices(), 3);
+    EXPECT_THAT(txn.GetTenant({"blue"}), StatusIs(absl::StatusCode::kNotFound, HasSubstr("blue")));
+    EXPECT_EQ(txn.ListTenants()->size(), 2u) << "\"default\" is always there";
+    EXPECT_EQ(txn.CountTenant({"red"})->tokens, 2);
+    const auto tokens = *txn.ListTokens();
+    EXPECT_EQ(tokens.size(), 2u);
+    EXPECT_EQ(tokens[0].id.value, "token-2") << "newest first";
+    EXPECT_EQ(tokens[0].expire_time, absl::InfiniteFuture());
+    EXPECT_EQ(tokens[1].expire_time, token.expire_time);
+    EXPECT_EQ(tokens[1].secret_hash, token.secret_hash);
+    EXPECT_EQ(tokens[1].role, v1::ROLE_USER);
+    const auto workers = *txn.ListWorkers();
+    EXPECT_EQ(workers.size(), 1u);
+    EXPECT_EQ(workers[0].identity, "second");
+    EXPECT_TRUE(workers[0].drained);
+    const auto audit = *txn.ListAudit(5, 2);
+    EXPECT_EQ(audit.size(), 2u);
+    EXPECT_EQ(audit[0].method(), "M3");
+    return absl::OkStatus();
+  }));
+  TUNDRA_ASSERT_OK(store_->Write([&](Txn& txn) -> absl::Status {
+    absl::Status status = txn.KeepAudit(2);
+    EXPECT_EQ(txn.ListAudit(INT64_MAX, 10)->size(), 2u);
+    status.Update(txn.DeleteToken({"token-1"}));
+    EXPECT_EQ(txn.ListTokens()->size(), 1u);
+    status.Update(txn.DeleteTenant({"red"}));
+    EXPECT_EQ(txn.ListTenants()->size(), 1u);
+    return status;
+  }));
+}
+
+TEST_F(StoreContractTest, QueriesOfATenantSeeItsOwnAlone) {
+  NewJob("of-default");
+  TUNDRA_ASSERT_OK(store_->Write([&](Txn& txn) -> absl::Status {
+    JobRecord job;
+    job.id.value = "of-red";
+    job.tenant.value = "red";
+    job.job.set_state(v1::QUEUED);
+    JobDraft draft(job, kNow);
+    absl::Status status = txn.InsertJob(draft);
+    const std::string sha256 = Sha256Hex("x");
+    status.Update(txn.PutBlob({{sha256}, 7, kNow}));
+    DatasetRecord data;
+    data.id.value = "d-red";
+    data.tenant.value = "red";
+    data.dataset.set_sha256(sha256);
+    data.dataset.set_display_name("x.jsonl");
+    status.Update(txn.InsertDataset(data));
+    return status;
+  }));
+  TUNDRA_ASSERT_OK(store_->Read([&](ReadTxn& txn) {
+    JobQuery query;
+    EXPECT_EQ(txn.ListJobs(query)->size(), 2u);
+    query.tenant.value = "red";
+    query.terms.push_back({JobFilterTerm::Field::kState, "", "QUEUED", false});
+    const auto jobs = *txn.ListJobs(query);
+    EXPECT_EQ(jobs.size(), 1u);
+    EXPECT_EQ(jobs[0].id.value, "of-red");
+    EXPECT_EQ(jobs[0].tenant.value, "red");
+    EXPECT_EQ(txn.ListDatasets({}, INT64_MAX, 10)->size(), 1u);
+    EXPECT_EQ(txn.ListDatasets({"red"}, INT64_MAX, 10)->size(), 1u);
+    EXPECT_EQ(txn.ListDatasets({"blue"}, INT64_MAX, 10)->size(), 0u);
+    EXPECT_TRUE(txn.FindDataset({"red"}, Sha256Hex("x"), "x.jsonl").ok());
+    EXPECT_THAT(txn.FindDataset({"blue"}, Sha256Hex("x"), "x.jsonl"),
+                StatusIs(absl::StatusCode::kNotFound, _));
+    const auto red = *txn.CountTenant({"red"});
+    EXPECT_EQ(red.jobs, 1);
+    EXPECT_EQ(red.active_jobs, 1);
+    EXPECT_EQ(red.datasets, 1);
+    EXPECT_EQ(red.dataset_bytes, 7);
+    return absl::OkStatus();
+  }));
+}
+
 }  // namespace
 }  // namespace tundra::coordinator

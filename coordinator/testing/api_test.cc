@@ -409,6 +409,7 @@ CoordinatorOptions Options(const TempDir& dir) {
   options.data_dir = dir / "other";
   options.listen = "127.0.0.1:0";
   options.http = "127.0.0.1:0";
+  options.auth.allow_anonymous = true;
   options.web = "127.0.0.1:0";
   return options;
 }
@@ -432,6 +433,7 @@ TEST_F(ApiTest, AddressesBeyondLoopbackNeedInsecure) {
   for (const char* const address : {"0.0.0.0:0", "[::]:0", "192.0.2.1:7700", "example.com:1"}) {
     CoordinatorOptions options = Options(dir_);
     options.listen = address;
+    options.auth.allow_anonymous = false;
     EXPECT_THAT(StartCoordinator(std::move(options)),
                 StatusIs(absl::StatusCode::kPermissionDenied, HasSubstr("--insecure")))
         << address;

@@ -46,14 +46,13 @@ FakeWorker::FakeWorker(std::string id, int devices) {
 
 FakeWorker::~FakeWorker() { Disconnect(); }
 
-void FakeWorker::Connect(int port) {
+void FakeWorker::Connect(int port, const ClientSecurity& security) {
   Disconnect();
   // A channel of its own: after a restart of the server, a shared one would be
   // in its back-off.
-  grpc::ChannelArguments arguments;
-  arguments.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
-  stub_ = v1::WorkerService::NewStub(grpc::CreateCustomChannel(
-      absl::StrCat("127.0.0.1:", port), grpc::InsecureChannelCredentials(), arguments));
+  const auto channels = ChannelSource::Open(absl::StrCat("127.0.0.1:", port), security);
+  TUNDRA_CHECK(channels.ok()) << channels.status().message();
+  stub_ = v1::WorkerService::NewStub((*channels)->Get());
   {
     absl::MutexLock lock(&mu_);
     ended_ = false;

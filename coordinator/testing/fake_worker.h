@@ -9,6 +9,7 @@
 
 #include "absl/status/statusor.h"
 #include "absl/synchronization/mutex.h"
+#include "common/rpc.h"
 #include "tundra/v1/worker.grpc.pb.h"
 
 namespace tundra::coordinator {
@@ -24,7 +25,7 @@ class FakeWorker {
   ~FakeWorker();
 
   // Opens a session and sends the present report.
-  void Connect(int port);
+  void Connect(int port, const ClientSecurity& security = {});
   // Cuts the connection, as a network would.
   void Disconnect();
   // As after a restart of its process: ranks and job reports are gone.

@@ -55,6 +55,8 @@ void CoordinatorHarness::Start() {
   options.data_dir = dir_ / "data";
   options.listen = "127.0.0.1:0";
   options.http = "127.0.0.1:0";
+  options.auth = auth_;
+  options.tls = tls_;
   options.web = "127.0.0.1:0";
   options.heartbeat_interval = absl::Milliseconds(500);
   options.lease = lease_;
@@ -62,15 +64,15 @@ void CoordinatorHarness::Start() {
   absl::StatusOr<std::unique_ptr<Coordinator>> coordinator = StartCoordinator(std::move(options));
   TUNDRA_ASSERT_OK(coordinator);
   coordinator_ = *std::move(coordinator);
-  grpc::ChannelArguments arguments;
-  arguments.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
-  channel_ = grpc::CreateCustomChannel(absl::StrCat("127.0.0.1:", port()),
-                                       grpc::InsecureChannelCredentials(), arguments);
+  const auto channels = ChannelSource::Open(absl::StrCat("127.0.0.1:", port()), security_);
+  TUNDRA_ASSERT_OK(channels);
+  channel_ = (*channels)->Get();
   jobs_ = v1::JobService::NewStub(channel_);
   datasets_ = v1::DatasetService::NewStub(channel_);
   bases_ = v1::BaseService::NewStub(channel_);
   artifacts_ = v1::ArtifactService::NewStub(channel_);
   generate_ = v1::GenerateService::NewStub(channel_);
+  access_ = v1::AccessService::NewStub(channel_);
   fleet_ = v1::FleetService::NewStub(channel_);
 }
 
@@ -196,9 +198,10 @@ std::vector<v1::WatchJobResponse> CoordinatorHarness::WatchToEnd(const std::stri
   return messages;
 }
 
-std::unique_ptr<FakeWorker> CoordinatorHarness::NewWorker(const std::string& id, int devices) {
+std::unique_ptr<FakeWorker> CoordinatorHarness::NewWorker(const std::string& id, int devices,
+                                                          const ClientSecurity& security) {
   auto worker = std::make_unique<FakeWorker>(id, devices);
-  worker->Connect(port());
+  worker->Connect(port(), security);
   EXPECT_TRUE(
       worker->WaitFor([](const v1::WorkerAssignment& a) { return a.has_heartbeat_interval(); }));
   if (worker->assignment().wanted_blobs_size() > 0) {

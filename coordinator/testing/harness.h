@@ -13,6 +13,7 @@
 #include "common/files.h"
 #include "coordinator/coordinator.h"
 #include "coordinator/testing/fake_worker.h"
+#include "tundra/v1/access.grpc.pb.h"
 #include "tundra/v1/artifact.grpc.pb.h"
 #include "tundra/v1/base.grpc.pb.h"
 #include "tundra/v1/dataset.grpc.pb.h"
@@ -50,17 +51,23 @@ class CoordinatorHarness : public ::testing::Test {
   std::vector<v1::WatchJobResponse> WatchToEnd(const std::string& name, int64_t after = 0);
 
   // A worker that has connected and whose text files have arrived.
-  std::unique_ptr<FakeWorker> NewWorker(const std::string& id, int devices);
+  std::unique_ptr<FakeWorker> NewWorker(const std::string& id, int devices,
+                                        const ClientSecurity& security = {});
   // From TRAINING to the acknowledged end, steps first to last.
   static void Finish(FakeWorker& worker, int64_t first, int64_t last);
 
   TempDir dir_;
+  // Of the coordinator that Start() makes, and of the clients below.
+  AuthOptions auth_{.allow_anonymous = true};
+  TlsFiles tls_;
+  ClientSecurity security_;
   std::unique_ptr<Coordinator> coordinator_;
   std::unique_ptr<v1::JobService::Stub> jobs_;
   std::unique_ptr<v1::DatasetService::Stub> datasets_;
   std::unique_ptr<v1::BaseService::Stub> bases_;
   std::unique_ptr<v1::ArtifactService::Stub> artifacts_;
   std::unique_ptr<v1::GenerateService::Stub> generate_;
+  std::unique_ptr<v1::AccessService::Stub> access_;
   std::unique_ptr<v1::FleetService::Stub> fleet_;
   std::shared_ptr<grpc::Channel> channel_;
   // Fake workers send no heartbeats: a slow machine must not lose them. Tests that

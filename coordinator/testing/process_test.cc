@@ -72,8 +72,9 @@ class ProcessTest : public ::testing::Test {
   // Starts serving, and waits for the ports file.
   void Serve() {
     unlink((dir_ / "ports.json").c_str());
-    pid_ = Spawn({"--data-dir", dir_ / "data", "--listen", "127.0.0.1:0", "--http", "127.0.0.1:0", "--web", "127.0.0.1:0",
-                  "--ports-file", dir_ / "ports.json"});
+    pid_ = Spawn({"--allow-anonymous", "--data-dir", dir_ / "data", "--listen", "127.0.0.1:0",
+                  "--http", "127.0.0.1:0", "--web", "127.0.0.1:0", "--ports-file",
+                  dir_ / "ports.json"});
     const absl::Duration start = Clock::System()->Monotonic();
     while (!FileExists(dir_ / "ports.json")) {
       ASSERT_LT(Clock::System()->Monotonic() - start, kPatience) << *ReadFile(dir_ / "out");
@@ -152,12 +153,13 @@ TEST_F(ProcessTest, BadUsageIsExitCodeTwo) {
 
 TEST_F(ProcessTest, TakenPortsAndFoldersAreExitCodeTwo) {
   Serve();
-  const auto port = Run({"--listen", absl::StrCat("127.0.0.1:", port_), "--http", "127.0.0.1:0", "--web", "127.0.0.1:0",
-                         "--data-dir", dir_ / "another"});
+  const auto port =
+      Run({"--allow-anonymous", "--listen", absl::StrCat("127.0.0.1:", port_), "--http",
+           "127.0.0.1:0", "--web", "127.0.0.1:0", "--data-dir", dir_ / "another"});
   EXPECT_EQ(port.first, 2);
   EXPECT_THAT(port.second, HasSubstr("port is taken"));
-  const auto folder =
-      Run({"--listen", "127.0.0.1:0", "--http", "127.0.0.1:0", "--web", "127.0.0.1:0", "--data-dir", dir_ / "data"});
+  const auto folder = Run({"--listen", "127.0.0.1:0", "--http", "127.0.0.1:0", "--web",
+                           "127.0.0.1:0", "--data-dir", dir_ / "data"});
   EXPECT_EQ(folder.first, 2);
   EXPECT_THAT(folder.second, HasSubstr("in use"));
 }

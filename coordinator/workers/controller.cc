@@ -164,6 +164,7 @@ void Controller::Loop() {
 JobView Controller::View(const JobRecord& record, const std::map<GroupId, GroupRecord>& groups) {
   JobView view;
   view.id = record.id;
+  view.tenant = record.tenant;
   view.state = record.job.state();
   view.desired = record.job.desired_state();
   view.base.value = record.job.base_hash();
@@ -194,6 +195,12 @@ absl::StatusOr<Snapshot> Controller::Look() {
   Snapshot snapshot;
   snapshot.workers = fleet_->Workers();
   RETURN_IF_ERROR(store_->Read([&](ReadTxn& txn) -> absl::Status {
+    ASSIGN_OR_RETURN(const std::vector<TenantRecord> tenants, txn.ListTenants());
+    for (const TenantRecord& tenant : tenants) {
+      if (tenant.quota.has_devices()) {
+        snapshot.device_quotas[tenant.id] = tenant.quota.devices();
+      }
+    }
     ASSIGN_OR_RETURN(const std::vector<GroupRecord> groups, txn.ListGroups());
     std::map<GroupId, GroupRecord> by_id;
     for (const GroupRecord& group : groups) {

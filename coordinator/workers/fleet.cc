@@ -47,8 +47,9 @@ std::string Essence(const v1::WorkerReport& report) {
 Fleet::Fleet(Clock* clock, FleetOptions options)
     : clock_(clock), options_(options), start_(clock->Monotonic()) {}
 
-bool Fleet::TakeReport(const std::shared_ptr<SessionLink>& link, const v1::WorkerReport& report,
-                       std::vector<v1::JobAck> acks, std::set<std::string> wanted_blobs) {
+bool Fleet::TakeReport(const std::shared_ptr<SessionLink>& link, const std::string& identity,
+                       const v1::WorkerReport& report, std::vector<v1::JobAck> acks,
+                       std::set<std::string> wanted_blobs) {
   std::shared_ptr<SessionLink> replaced;
   bool changed = false;
   {
@@ -72,6 +73,7 @@ bool Fleet::TakeReport(const std::shared_ptr<SessionLink>& link, const v1::Worke
     changed |= seen != worker.seen;
     worker.seen = std::move(seen);
     worker.report = report;
+    worker.identity = identity;
     worker.acks = std::move(acks);
     worker.wanted_blobs = std::move(wanted_blobs);
     // A new address may complete the rendezvous of a group on many workers.
@@ -111,6 +113,22 @@ void Fleet::EndSessions() {
   for (const auto& link : links) link->End(absl::UnavailableError("the coordinator stops"));
 }
 
+void Fleet::SetDrained(std::set<WorkerId> drained) {
+  absl::MutexLock lock(&mu_);
+  drained_ = std::move(drained);
+}
+
+bool Fleet::IsDraining(const WorkerId& id, const Worker& worker) const {
+  return worker.report.draining() || drained_.contains(id);
+}
+
+std::optional<std::string> Fleet::IdentityOf(const WorkerId& id) {
+  absl::MutexLock lock(&mu_);
+  const auto it = workers_.find(id);
+  if (it == workers_.end() || it->second.session == 0) return std::nullopt;
+  return it->second.identity;
+}
+
 void Fleet::SetPlan(std::vector<PlannedGroup> plan) {
   absl::MutexLock lock(&mu_);
   plan_ = std::move(plan);
@@ -143,7 +161,7 @@ absl::StatusOr<WorkerId> Fleet::AddGenerateTask(const v1::GenerateTask& task) {
   std::tuple<bool, bool, size_t> best_cost;
   for (auto& entry : workers_) {
     Worker& worker = entry.second;
-    if (!IsAlive(worker) || worker.report.draining()) continue;
+    if (!IsAlive(worker) || IsDraining(entry.first, worker)) continue;
     if (!Holds(worker.report, task.base_hash())) continue;
     held = true;
     size_t bytes = task.prompt().size();
@@ -185,7 +203,7 @@ std::vector<WorkerView> Fleet::Workers() {
     view.incarnation = worker.report.incarnation();
     view.lost = now - worker.last_seen > options_.lease;
     view.connected = worker.link != nullptr && !view.lost;
-    view.draining = worker.report.draining();
+    view.draining = IsDraining(id, worker);
     view.prompt_waits =
         std::any_of(worker.tasks.begin(), worker.tasks.end(), [&](const auto& task) {
           mu_.AssertHeld();
@@ -295,9 +313,9 @@ std::map<std::string, int> Fleet::CountWorkers() {
   absl::MutexLock lock(&mu_);
   std::map<std::string, int> counts = {{"connected", 0}, {"draining", 0}, {"away", 0}};
   for (const auto& [id, worker] : workers_) {
-    const char* const state = !IsAlive(worker)           ? "away"
-                              : worker.report.draining() ? "draining"
-                                                         : "connected";
+    const char* const state = !IsAlive(worker)         ? "away"
+                              : IsDraining(id, worker) ? "draining"
+                                                       : "connected";
     ++counts[state];
   }
   return counts;

@@ -65,8 +65,10 @@ class Fleet {
   // is to put. The first one of a session makes it the worker's only session: an
   // older one is ended with ABORTED. Returns whether something changed that the
   // scheduler should see. False also for an ended session.
-  bool TakeReport(const std::shared_ptr<SessionLink>& link, const v1::WorkerReport& report,
-                  std::vector<v1::JobAck> acks, std::set<std::string> wanted_blobs);
+  // `identity` is the name of the session's certificate, empty without one.
+  bool TakeReport(const std::shared_ptr<SessionLink>& link, const std::string& identity,
+                  const v1::WorkerReport& report, std::vector<v1::JobAck> acks,
+                  std::set<std::string> wanted_blobs);
   // The session's stream has ended. Returns true when it was the current one.
   bool Disconnect(const SessionLink* link);
   // Ends all sessions with UNAVAILABLE.
@@ -81,11 +83,18 @@ class Fleet {
 
   // ---- Generation ----
   // Gives the task to the worker that suits best: one that can answer now before one that
-  // must make room, idle before busy, few tasks before many. Errors: kUnavailable when no connected worker holds the base.
+  // must make room, idle before busy, few tasks before many. Errors: kUnavailable when no connected
+  // worker holds the base.
   absl::StatusOr<WorkerId> AddGenerateTask(const v1::GenerateTask& task);
   void RemoveGenerateTask(const std::string& task_id);
 
+  // ---- Draining ----
+  // Workers that are to have no new work, whatever they say themselves.
+  void SetDrained(std::set<WorkerId> drained);
+
   // ---- Questions ----
+  // The certificate's name of the worker's newest session; nullopt when it has had none.
+  std::optional<std::string> IdentityOf(const WorkerId& worker);
   std::vector<WorkerView> Workers();
   // The record with what the members report of its epoch.
   GroupView View(const GroupRecord& record);
@@ -98,13 +107,15 @@ class Fleet {
   bool IsConnected(const WorkerId& worker);
   // By "connected", "draining", "away".
   std::map<std::string, int> CountWorkers();
-  // As the API shows them, by name. `drained` is not known here.
+  // As the API shows them, by name.
   std::vector<v1::Worker> ListWorkers();
+  // By name, with their jobs, whosever they are.
   std::vector<v1::Group> ListGroups();
 
  private:
   struct Worker {
     v1::WorkerReport report;
+    std::string identity;
     std::shared_ptr<SessionLink> link;  // null while away
     uint64_t session = 0;               // number of the newest
     absl::Duration last_seen;
@@ -132,8 +143,9 @@ class Fleet {
   bool CanAnswer(const WorkerId& id, const Worker& worker, const std::string& base) const
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   bool Trains(const WorkerId& id) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  bool IsDraining(const WorkerId& id, const Worker& worker) const
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   bool IsAlive(const Worker& worker) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
-  v1::WorkerState StateOf(const Worker& worker) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
 
   Clock* const clock_;
   const FleetOptions options_;
@@ -142,6 +154,7 @@ class Fleet {
   std::map<WorkerId, Worker> workers_ ABSL_GUARDED_BY(mu_);
   std::vector<PlannedGroup> plan_ ABSL_GUARDED_BY(mu_);
   bool planned_ ABSL_GUARDED_BY(mu_) = false;
+  std::set<WorkerId> drained_ ABSL_GUARDED_BY(mu_);
 };
 
 }  // namespace tundra::coordinator

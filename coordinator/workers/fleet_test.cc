@@ -37,7 +37,7 @@ class FleetTest : public ::testing::Test {
  protected:
   std::shared_ptr<Link> Join(const std::string& id, int devices) {
     auto link = std::make_shared<Link>();
-    EXPECT_TRUE(fleet_.TakeReport(link, Report(id, devices), {}, {}));
+    EXPECT_TRUE(fleet_.TakeReport(link, "", Report(id, devices), {}, {}));
     return link;
   }
   // An idle group of device 0 of each worker, the first leads.
@@ -70,16 +70,16 @@ class FleetTest : public ::testing::Test {
 TEST_F(FleetTest, ALateReportOfAReplacedSessionChangesNothing) {
   const auto old_link = std::make_shared<Link>();
   const auto new_link = std::make_shared<Link>();
-  EXPECT_TRUE(fleet_.TakeReport(old_link, Report("w", 1), {}, {}));
-  EXPECT_TRUE(fleet_.TakeReport(new_link, Report("w", 2), {}, {}));
+  EXPECT_TRUE(fleet_.TakeReport(old_link, "", Report("w", 1), {}, {}));
+  EXPECT_TRUE(fleet_.TakeReport(new_link, "", Report("w", 2), {}, {}));
   EXPECT_TRUE(old_link->ended);
   old_link->ended = false;  // its report was under way before it ended
-  EXPECT_FALSE(fleet_.TakeReport(old_link, Report("w", 1), {}, {}));
+  EXPECT_FALSE(fleet_.TakeReport(old_link, "", Report("w", 1), {}, {}));
   EXPECT_FALSE(new_link->ended);
   EXPECT_EQ(fleet_.Workers().at(0).devices.size(), 2u);
   // Also while the newer one is down.
   EXPECT_TRUE(fleet_.Disconnect(new_link.get()));
-  EXPECT_FALSE(fleet_.TakeReport(old_link, Report("w", 1), {}, {}));
+  EXPECT_FALSE(fleet_.TakeReport(old_link, "", Report("w", 1), {}, {}));
 }
 
 TEST_F(FleetTest, PromptsGoToWhoLeadsAGroupOfTheBase) {

@@ -67,10 +67,49 @@ Ingest::Ingest(Store* store, BlobStore* blobs, Fleet* fleet, Controller* control
       clock_(clock),
       options_(std::move(options)) {}
 
-absl::Status Ingest::Take(const std::shared_ptr<SessionLink>& link,
+// The first session of a worker binds its id to the certificate; one without may be bound later.
+absl::Status Ingest::CheckIdentity(const WorkerId& worker, const std::string& identity) {
+  {
+    absl::MutexLock lock(&mu_);
+    const auto known = identities_.find(worker);
+    if (known != identities_.end() && known->second == identity) return absl::OkStatus();
+  }
+  // Reads first: a worker that is known can come back while the disk is full.
+  WorkerRecord record{.id = worker, .identity = identity, .drained = false};
+  bool stored = false;
+  const auto check = [&](ReadTxn& txn) -> absl::Status {
+    ASSIGN_OR_RETURN(const std::vector<WorkerRecord> workers, txn.ListWorkers());
+    for (const WorkerRecord& known : workers) {
+      if (known.id != worker) continue;
+      if (!known.identity.empty() && known.identity != identity) {
+        return absl::PermissionDeniedError(
+            absl::StrCat("worker ", worker.value, " belongs to the certificate \"", known.identity,
+                         "\", and this session has ",
+                         identity.empty() ? "none" : absl::StrCat("\"", identity, "\""),
+                         "; remove the worker's data folder to give it a new id"));
+      }
+      record.drained = known.drained;
+      stored = known.identity == identity;
+    }
+    return absl::OkStatus();
+  };
+  RETURN_IF_ERROR(store_->Read(check));
+  if (!stored) {
+    RETURN_IF_ERROR(store_->Write([&](Txn& txn) -> absl::Status {
+      RETURN_IF_ERROR(check(txn));
+      return txn.PutWorker(record);
+    }));
+  }
+  absl::MutexLock lock(&mu_);
+  identities_[worker] = identity;
+  return absl::OkStatus();
+}
+
+absl::Status Ingest::Take(const std::shared_ptr<SessionLink>& link, const std::string& identity,
                           const v1::WorkerReport& report) {
   RETURN_IF_ERROR(CheckReport(report));
   const WorkerId worker{report.worker_id()};
+  RETURN_IF_ERROR(CheckIdentity(worker, identity));
   std::set<std::string> wanted;
   TakeBases(report, wanted);
   // Job reports before ranks: steps that a lost rank's group still made must
@@ -91,7 +130,8 @@ absl::Status Ingest::Take(const std::shared_ptr<SessionLink>& link,
     moved |= result->moved;
     if (result->changed) hub_->Notify({job.job_id()});
   }
-  const bool changed = fleet_->TakeReport(link, report, std::move(acks), std::move(wanted));
+  const bool changed =
+      fleet_->TakeReport(link, identity, report, std::move(acks), std::move(wanted));
   if (changed || moved) controller_->Kick();
   return absl::OkStatus();
 }

@@ -31,15 +31,19 @@ class Ingest {
   Ingest(Store* store, BlobStore* blobs, Fleet* fleet, Controller* controller, Hub* hub,
          Clock* clock, IngestOptions options);
 
-  // Errors: kInvalidArgument for a malformed report, which ends the session. An
-  // error of the store is logged; the worker repeats what was not acknowledged.
-  absl::Status Take(const std::shared_ptr<SessionLink>& link, const v1::WorkerReport& report);
+  // `identity` is the name of the worker's certificate, empty without one. Errors, which end the
+  // session: kInvalidArgument for a malformed report, kPermissionDenied for a worker id that
+  // belongs to another certificate, those of the store for a worker that is new. Other errors of
+  // the store are logged; the worker repeats what was not acknowledged.
+  absl::Status Take(const std::shared_ptr<SessionLink>& link, const std::string& identity,
+                    const v1::WorkerReport& report);
   // The session's stream has ended.
   void Leave(const SessionLink* link);
   // The blob is whole: records it. Errors: those of the store.
   absl::Status BlobArrived(const BlobId& blob);
 
  private:
+  absl::Status CheckIdentity(const WorkerId& worker, const std::string& identity);
   void TakeBases(const v1::WorkerReport& report, std::set<std::string>& wanted);
   absl::Status StoreBase(const WorkerId& worker, const v1::BaseInfo& info);
 
@@ -52,6 +56,8 @@ class Ingest {
   const IngestOptions options_;
 
   absl::Mutex mu_;
+  // The certificates' names that stored workers belong to.
+  std::map<WorkerId, std::string> identities_ ABSL_GUARDED_BY(mu_);
   // What is stored of each base, and whose word it was.
   std::map<std::string, std::pair<WorkerId, std::string>> bases_ ABSL_GUARDED_BY(mu_);
 };

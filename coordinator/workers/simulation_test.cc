@@ -282,7 +282,7 @@ class Simulation {
         if (worker.link != nullptr) ingest_->Leave(worker.link.get());
         worker.link = std::make_shared<Link>();
       }
-      TUNDRA_EXPECT_OK(ingest_->Take(worker.link, worker.report));
+      TUNDRA_EXPECT_OK(ingest_->Take(worker.link, "", worker.report));
       if (!worker.link->last.has_heartbeat_interval()) continue;
       worker.Obey();
       for (const v1::GroupAssignment& group : worker.link->last.groups()) Work(worker, group);

@@ -154,7 +154,8 @@ class BadSurroundings(unittest.TestCase):
             port = taken.getsockname()[1]
             result = subprocess.run(
                 [os.path.join(BIN, "tundra-coordinator"), "--listen", f"127.0.0.1:{port}", "--http",
-                 "127.0.0.1:0", "--web", "127.0.0.1:0", "--data-dir", service.dir + "/c"], capture_output=True, text=True,
+                 "127.0.0.1:0", "--web", "127.0.0.1:0", "--allow-anonymous", "--data-dir", service.dir + "/c"],
+                capture_output=True, text=True,
                 timeout=60, check=False)
             self.assertEqual(result.returncode, 2, result.stderr)
             self.assertIn(str(port), result.stderr)

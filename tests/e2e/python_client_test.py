@@ -53,7 +53,9 @@ class PythonClient(unittest.TestCase):
     def setUpClass(cls):
         cls.service = e2e.Service().start_coordinator()
         cls.service.start_worker(devices=1)
-        cls.client = client_module.Client(f"127.0.0.1:{cls.service.port}")
+        cls.client = client_module.Client(
+            f"127.0.0.1:{cls.service.port}",
+            token=open(cls.service.tokens["admin"], encoding="utf-8").read().strip())
 
     @classmethod
     def tearDownClass(cls):

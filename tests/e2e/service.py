@@ -7,6 +7,7 @@ Every process is started here and ended here, by its id.
 import json
 import os
 import re
+import secrets
 import shutil
 import signal
 import subprocess
@@ -68,6 +69,10 @@ class Service:
     def __init__(self):
         self.dir = tempfile.mkdtemp(prefix="tundra-e2e-")
         self.port = 0
+        self.tokens = {name: os.path.join(self.dir, f"{name}.token") for name in ("admin", "worker")}
+        for path in self.tokens.values():
+            with open(os.open(path, os.O_WRONLY | os.O_CREAT, 0o600), "w", encoding="utf-8") as file:
+                file.write(secrets.token_hex(32) + "\n")
         self.web = 0
         self.coordinator = None
         self.workers = {}
@@ -95,7 +100,8 @@ class Service:
             "tundra-coordinator",
             ["--listen", f"127.0.0.1:{self.port}", "--http", "127.0.0.1:0",
              "--web", f"127.0.0.1:{self.web}", "--data-dir",
-             os.path.join(self.dir, "coordinator"), "--ports-file", ports, *flags],
+             os.path.join(self.dir, "coordinator"), "--ports-file", ports, "--bootstrap-token-file",
+             self.tokens["admin"], "--worker-token-file", self.tokens["worker"], *flags],
             os.path.join(self.dir, "coordinator.log"))
 
         def started():
@@ -116,7 +122,8 @@ class Service:
         self.workers[name] = Process(
             "tundra-worker",
             ["--coordinator", f"127.0.0.1:{self.port}", "--name", name, "--data-dir",
-             os.path.join(self.dir, name), "--base-dir", bases, "--devices", devices,
+             os.path.join(self.dir, name), "--base-dir", bases, "--devices", devices, "--token-file",
+             self.tokens["worker"],
              "--threads", str(threads), *flags],
             os.path.join(self.dir, f"{name}.log"))
         count = len(self.workers)
@@ -142,7 +149,7 @@ class Service:
         """The finished `tundra` command: returncode, stdout, stderr."""
         return subprocess.run(
             [os.path.join(BIN, "tundra"), *arguments, "--address", f"127.0.0.1:{self.port}"],
-            capture_output=True, text=True, timeout=timeout, check=False)
+            env={"TUNDRA_TOKEN_FILE": self.tokens["admin"], **os.environ}, capture_output=True, text=True, timeout=timeout, check=False)
 
     def ok(self, *arguments, timeout=300):
         result = self.run(*arguments, timeout=timeout)

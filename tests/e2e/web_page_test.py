@@ -8,13 +8,11 @@ pictures of all states.
 """
 
 import hashlib
-import http.server
 import json
 import os
+import re
 import sys
-import threading
 import unittest
-import urllib.error
 import urllib.request
 
 import browser
@@ -30,62 +28,6 @@ SHOTS = os.environ.get("TUNDRA_SCREENSHOTS")
 SAMPLES = "eval: {every_steps: 3, samples: [\"Where is my parcel?\"]}\nlabels: {team: search}\n"
 
 
-class TokenGate:
-    """A service that wants a token, in front of one that does not: it refuses other tokens as the API does, and answers
-    some methods itself. `tokens`: token -> {"SERVICE/METHOD": (HTTP status, answer)}."""
-
-    def __init__(self, port, tokens):
-        gate = self
-        gate.seen = []
-
-        class Handler(http.server.BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
-            def log_message(self, *_):
-                pass
-
-            def answer(self, status, headers, body):
-                self.send_response(status)
-                for name, value in headers:
-                    if name.lower() not in ("connection", "keep-alive", "content-length", "transfer-encoding"):
-                        self.send_header(name, value)
-                self.send_header("Content-Length", str(len(body)))
-                self.end_headers()
-                self.wfile.write(body)
-
-            def forward(self, body=None):
-                given = self.headers.get("Authorization")
-                gate.seen.append(given)
-                if body is not None:
-                    own = tokens.get((given or "").removeprefix("Bearer "))
-                    refusal = (401, {"code": "unauthenticated", "message": "no valid token"})
-                    status, answer = refusal if own is None else own.get(self.path.removeprefix("/tundra.v1."), (0, None))
-                    if status:
-                        self.answer(status, [("Content-Type", "application/json")], json.dumps(answer).encode())
-                        return
-                passed = {name: self.headers[name] for name in ("Content-Type", "If-None-Match") if name in self.headers}
-                request = urllib.request.Request(f"http://127.0.0.1:{port}{self.path}", data=body, headers=passed)
-                try:
-                    with urllib.request.urlopen(request, timeout=30) as got:
-                        self.answer(got.status, got.headers.items(), got.read())
-                except urllib.error.HTTPError as error:
-                    self.answer(error.code, error.headers.items(), error.read())
-
-            def do_GET(self):
-                self.forward()
-
-            def do_POST(self):
-                self.forward(self.rfile.read(int(self.headers["Content-Length"])))
-
-        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.port = self.server.server_address[1]
-        threading.Thread(target=self.server.serve_forever, daemon=True).start()
-
-    def close(self):
-        self.server.shutdown()
-        self.server.server_close()
-
-
 class InBrowser(unittest.TestCase):
     """A service and a browser of its own for each class."""
 
@@ -98,6 +40,10 @@ class InBrowser(unittest.TestCase):
             cls.service.start_worker(devices=2, threads=1)
             cls.jobs = {name: cls.submit(name, rate=rate, wait=True) for name, rate in cls.JOBS.items()}
             cls.browser = browser.Browser()
+            with open(cls.service.tokens["admin"], encoding="utf-8") as file:
+                cls.token = file.read().strip()
+            with urllib.request.urlopen(f"http://127.0.0.1:{cls.service.web}/", timeout=60) as answer:
+                cls.asset = re.search(r'href="(/assets/[^"]*\.css)"', answer.read().decode()).group(1)
         except BaseException:
             cls.service.__exit__(*sys.exc_info())
             raise
@@ -131,12 +77,16 @@ class InBrowser(unittest.TestCase):
     def call(self, method, request, headers=None):
         made = urllib.request.Request(f"http://127.0.0.1:{self.service.web}/tundra.v1.{method}",
                                       data=json.dumps(request).encode(),
-                                      headers={"Content-Type": "application/json", **(headers or {})})
+                                      headers={"Content-Type": "application/json",
+                                               "Authorization": f"Bearer {self.token}", **(headers or {})})
         with urllib.request.urlopen(made, timeout=60) as answer:
             return json.load(answer)
 
-    def go(self, route, port=None):
-        self.page.open(f"http://localhost:{port or self.service.web}/{route}")
+    def go(self, route):
+        """Opens the page, signed in: the token is put where the page keeps it, from a file of the same origin."""
+        self.page.open(f"http://localhost:{self.service.web}{self.asset}")
+        self.page.run("sessionStorage.setItem('tundra.token', arguments[0])", self.token)
+        self.page.open(f"http://localhost:{self.service.web}/{route}")
 
     def live(self, route, text):
         self.go(route)
@@ -435,73 +385,74 @@ class WebPage(InBrowser):
         self.assert_no_complaints()
 
     def test_a_token_is_asked_for_and_kept_in_this_tab_alone(self):
-        gate = TokenGate(self.service.web, {"secret-token": {}})
-        try:
-            self.go("#/jobs", gate.port)
-            self.page.wait_text("Sign in")
-            self.assertEqual(self.page.run(RULES), [])
-            self.shot("sign-in")
-            self.page.type("#token", "wrong")
-            self.page.press("Enter")
-            self.page.wait_text("does not know this token")
-            self.assertEqual(self.page.run(RULES), [])
-            self.shot("sign-in-wrong")
-            self.page.run("document.querySelector('#token').value = ''")
-            self.page.type("#token", "secret-token")
-            self.page.press("Enter")
-            self.page.wait_text("second")
-            self.assertIn("Bearer secret-token", gate.seen)
-            self.assertEqual(self.page.run("return [document.cookie, localStorage.length, sessionStorage.length]"), ["", 0, 1])
-            self.assertNotIn("secret-token", self.page.run("return location.href + document.documentElement.outerHTML"))
-            self.page.run("location.reload()")
-            self.page.wait_text("second")
-            # A token that is not good any more.
-            self.page.run("sessionStorage.setItem('tundra.token', 'old'); location.reload()")
-            self.page.wait_text("not valid, or not any more")
-            self.assertEqual(self.page.run("return sessionStorage.length"), 0)
-        finally:
-            gate.close()
+        self.page.open(f"http://localhost:{self.service.web}/#/jobs")
+        self.page.run("sessionStorage.clear(); location.reload()")
+        self.page.wait_text("Sign in")
+        self.assertEqual(self.page.run(RULES), [])
+        self.shot("sign-in")
+        self.page.type("#token", "wrong")
+        self.page.press("Enter")
+        self.page.wait_text("does not know this token")
+        self.assertEqual(self.page.run(RULES), [])
+        self.shot("sign-in-wrong")
+        self.page.run("document.querySelector('#token').value = ''")
+        self.page.type("#token", self.token)
+        self.page.press("Enter")
+        self.page.wait_text("second")
+        self.assertEqual(self.page.run("return [document.cookie, localStorage.length, sessionStorage.length]"), ["", 0, 1])
+        self.assertNotIn(self.token, self.page.run("return location.href + document.documentElement.outerHTML"))
+        self.page.run("location.reload()")
+        self.page.wait_text("second")
+        # A token that is not good any more.
+        self.page.run("sessionStorage.setItem('tundra.token', 'old'); location.reload()")
+        self.page.wait_text("not valid, or not any more")
+        self.assertEqual(self.page.run("return sessionStorage.length"), 0)
         self.assert_no_complaints("status of 401", "Failed to load resource")
 
     def test_each_role_sees_what_it_may(self):
-        tenants = {"tenants": [{"name": "tenants/acme", "quota": {"devices": 4, "datasetBytes": "1000000"},
-                                "usage": {"devices": 4, "activeJobs": 2, "datasetBytes": "250000"}}]}
-        caller = {"tenant": "tenants/acme", "role": "ROLE_VIEWER", "token": "tokens/one"}
-        refusal = (403, {"code": "permission_denied", "message": "role user is needed to delete a job"})
-        gate = TokenGate(self.service.web, {
-            "looks": {"AccessService/GetCaller": (200, caller), "AccessService/ListTenants": (200, tenants)},
-            "may-not": {"AccessService/GetCaller": (200, {**caller, "role": "ROLE_USER"}), "JobService/DeleteJob": refusal,
-                        "AccessService/ListTenants": (403, {"code": "permission_denied", "message": "no"})}})
-        try:
-            self.sign_in(gate, "looks", f"#/jobs/{self.done}")
-            self.page.wait_text("first", "h1")
-            self.page.wait_text("acme · viewer", "#caller")
-            self.page.wait("return document.querySelectorAll('.actions button').length === 0", "a viewer has no actions")
-            self.page.click("#nav-tenants a")
-            self.page.wait_text("4 of 4")
-            text = self.page.text("tbody")
-            for wanted in ("acme", "2, no quota", "250 kB of 1 MB"):
-                self.assertIn(wanted, text)
-            self.assertEqual(self.page.run(RULES), [])
-            self.shot("tenants")
-            self.page.click("#sign-out")
-            self.page.wait_text("Sign in")
-            self.sign_in(gate, "may-not", f"#/jobs/{self.done}")
-            self.page.wait_text("Delete", ".actions")
-            self.page.wait("return document.querySelector('#nav-tenants').hidden", "tenants are not offered")
-            self.page.click("[data-action=DeleteJob]")
-            self.page.click("dialog .yes")
-            self.page.wait_text("role user is needed", "dialog")
-            self.assertEqual(self.page.run(RULES), [])
-            self.shot("dialog-refused")
-            self.page.click("dialog .no")
-            self.page.click("#sign-out")
-        finally:
-            gate.close()
-        self.assert_no_complaints("status of 401", "status of 403")
+        tenant = self.call("AccessService/GetCaller", {})["tenant"]
+        self.call("AccessService/CreateTenant", {
+            "tenantId": "acme", "tenant": {"quota": {"devices": 4, "datasetBytes": "1000000"}}})
+        looks, other = (self.call("AccessService/CreateToken", {
+            "token": {"displayName": role, "tenant": of, "role": role}})["secret"]
+            for role, of in (("ROLE_VIEWER", tenant), ("ROLE_USER", "tenants/acme")))
+        self.sign_in(looks, f"#/jobs/{self.done}")
+        self.page.wait_text("first", "h1")
+        self.page.wait_text(f"{tenant.split('/')[1]} · viewer", "#caller")
+        self.page.wait("return document.querySelectorAll('.actions button').length === 0", "a viewer has no actions")
+        # Another tenant sees nothing of it, and what itself may use.
+        self.sign_in(other, f"#/jobs/{self.done}")
+        self.page.wait_text("No such job")
+        self.page.wait_text("acme · user", "#caller")
+        self.page.click("#nav a[href='#/jobs']")
+        self.page.wait_text("No jobs yet")
+        self.page.click("#nav-tenants a")
+        self.page.wait_text("0 of 4")
+        text = self.page.text("tbody")
+        for wanted in ("acme", "0, no quota", "0 B of 1 MB"):
+            self.assertIn(wanted, text)
+        self.assertEqual(self.page.run(RULES), [])
+        self.shot("tenants")
+        self.page.click("#sign-out")
+        self.page.wait_text("Sign in", "h1")
+        # What the service refuses is said where it was asked for.
+        job = self.submit("gone", devices=5)
+        self.service.ok("cancel", job)
+        self.live(f"#/jobs/{job}", "Cancelled")
+        self.page.click("[data-action=DeleteJob]")
+        self.page.wait_text("Delete gone?", "dialog")
+        self.call("JobService/DeleteJob", {"name": f"jobs/{job}"})
+        self.page.click("dialog .yes")
+        self.page.wait("return document.querySelector('dialog .error').textContent.includes(arguments[0])", "the error is shown", job)
+        self.assertEqual(self.page.run(RULES), [])
+        self.shot("dialog-refused")
+        self.page.click("dialog .no")
+        self.assert_no_complaints("status of 401", "status of 404")
 
-    def sign_in(self, gate, token, route):
-        self.go(route, gate.port)
+    def sign_in(self, token, route):
+        self.page.open(f"http://localhost:{self.service.web}{self.asset}")
+        self.page.run("sessionStorage.clear()")
+        self.page.open(f"http://localhost:{self.service.web}/{route}")
         self.page.wait_text("Sign in", "h1")
         self.page.type("#token", token)
         self.page.press("Enter")

@@ -1,15 +1,13 @@
 """The connection to a service, and what is asked of it as a whole."""
 
-import json
 import os
 import types
 import uuid
 
-import grpc
-
 from .errors import TundraError, from_rpc, translated
 from .files import chunks, sha256
 from .job import Job
+from .security import find_token, local_service, open_channel
 from .v1 import (artifact_pb2_grpc, base_pb2, base_pb2_grpc, dataset_pb2, dataset_pb2_grpc, generate_pb2,
                  generate_pb2_grpc, job_pb2, job_pb2_grpc, job_spec_pb2)
 from .values import fill, fill_resources, to_dict
@@ -22,33 +20,30 @@ def find_address():
     """$TUNDRA_ADDRESS, else the service that `tundra local up` runs, else 127.0.0.1:7700."""
     if os.environ.get("TUNDRA_ADDRESS"):
         return os.environ["TUNDRA_ADDRESS"]
-    data = os.environ.get("XDG_DATA_HOME") or os.path.expanduser("~/.local/share")
-    home = os.environ.get("TUNDRA_HOME") or os.path.join(data, "tundra")
-    try:
-        with open(os.path.join(home, "local.json"), encoding="utf-8") as file:
-            address = json.load(file).get("address")
-        return address if isinstance(address, str) and address else _DEFAULT_ADDRESS
-    except (OSError, ValueError, AttributeError):
-        return _DEFAULT_ADDRESS
+    address = local_service().get("address")
+    return address if isinstance(address, str) and address else _DEFAULT_ADDRESS
 
 
 class Client:
-    """A connection to a Tundra service; a context manager. `address`: HOST:PORT, by default find_address().
-    `timeout`: of short calls, in seconds. Threads may share a client."""
+    """A connection to a Tundra service; a context manager. Threads may share a client.
 
-    def __init__(self, address=None, timeout=60):
+    `address`: HOST:PORT, by default find_address(). `token`: the text of a token; by default $TUNDRA_TOKEN, what
+    $TUNDRA_TOKEN_FILE holds, or the one that `tundra local up` made. `tls_ca`: a PEM file that the service's certificate
+    must chain to ($TUNDRA_TLS_CA by default); `tls`: check it by the system's roots. An address beyond loopback needs one
+    of these, or `insecure`. `timeout`: of short calls, in seconds."""
+
+    def __init__(self, address=None, timeout=60, token=None, tls_ca=None, tls=False, insecure=False):
         self.address = address or find_address()
         self.timeout = timeout
-        self._channel = grpc.insecure_channel(self.address, options=[
-            ("grpc.max_receive_message_length", 16 << 20),
-            ("grpc.keepalive_time_ms", 10_000),
-        ])
+        channel, self._channel = open_channel(
+            self.address, token or find_token(self.address), tls, tls_ca, insecure,
+            options=[("grpc.max_receive_message_length", 16 << 20), ("grpc.keepalive_time_ms", 10_000)])
         self.stubs = types.SimpleNamespace(
-            jobs=job_pb2_grpc.JobServiceStub(self._channel),
-            datasets=dataset_pb2_grpc.DatasetServiceStub(self._channel),
-            bases=base_pb2_grpc.BaseServiceStub(self._channel),
-            artifacts=artifact_pb2_grpc.ArtifactServiceStub(self._channel),
-            generate=generate_pb2_grpc.GenerateServiceStub(self._channel))
+            jobs=job_pb2_grpc.JobServiceStub(channel),
+            datasets=dataset_pb2_grpc.DatasetServiceStub(channel),
+            bases=base_pb2_grpc.BaseServiceStub(channel),
+            artifacts=artifact_pb2_grpc.ArtifactServiceStub(channel),
+            generate=generate_pb2_grpc.GenerateServiceStub(channel))
 
     def __enter__(self):
         return self

@@ -1,0 +1,35 @@
+#include "coordinator/api/credentials.h"
+
+#include <grpc/grpc_security_constants.h>
+#include <grpcpp/security/auth_context.h>
+
+#include "absl/strings/match.h"
+
+namespace tundra::coordinator {
+
+Credentials CredentialsOf(const grpc::ServerContextBase& call) {
+  Credentials credentials;
+  credentials.peer = call.peer();
+  // The web server calls from within the process, for somebody whose address it tells.
+  if (credentials.peer.empty() || absl::StartsWith(credentials.peer, "inproc")) {
+    const auto peer = call.client_metadata().find("tundra-peer");
+    if (peer != call.client_metadata().end()) {
+      credentials.peer.assign(peer->second.data(), peer->second.size());
+    }
+  }
+  const auto [begin, end] = call.client_metadata().equal_range("authorization");
+  if (begin != end) {
+    // Two of them are none: which one counts must not depend on who looks.
+    credentials.authorization =
+        std::next(begin) == end ? std::string(begin->second.data(), begin->second.size()) : "";
+  }
+  const auto auth = call.auth_context();
+  if (auth != nullptr && auth->IsPeerAuthenticated()) {
+    std::vector<grpc::string_ref> names = auth->FindPropertyValues(GRPC_X509_CN_PROPERTY_NAME);
+    if (names.empty()) names = auth->GetPeerIdentity();
+    if (!names.empty()) credentials.certificate.assign(names[0].data(), names[0].size());
+  }
+  return credentials;
+}
+
+}  // namespace tundra::coordinator
