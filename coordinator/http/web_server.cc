@@ -194,7 +194,11 @@ class WebServerImpl : public WebServer {
       : options_(std::move(options)),
         server_(options_),
         json_(options_.api, [this] { return server_.IsEnding(); }) {
-    for (const PageFile& file : PageFiles()) page_[std::string(file.path)] = &file;
+    for (const PageFile& file : PageFiles()) {
+      page_[std::string(file.path)] = &file;
+      // Browsers ask for it by this name where no page tells them another.
+      if (file.path.ends_with("/icon.svg")) page_["/favicon.ico"] = &file;
+    }
   }
   ~WebServerImpl() override { Stop(); }
 

@@ -9,23 +9,6 @@ from rendered import SOURCE
 
 BIN = os.environ.get("TUNDRA_BIN_DIR") or os.path.join(SOURCE, "build/release/bin")
 
-# Flags and settings that are agreed on and may not be in the programs yet: a test that meets one of
-# them in vain is skipped and names it.
-AGREED = {
-    "tundra-coordinator": {"--web", "--tls-cert", "--tls-key", "--tls-client-ca", "--bootstrap-token-file"},
-    "tundra-worker": {"--tls-ca", "--tls-cert", "--tls-key"},
-    "tundra": {"--tls-ca", "--token-file", "--role", "--tenant", "--to", "--expires-in"},
-}
-AGREED_SETTINGS = {"web", "tls_cert", "tls_key", "tls_client_ca", "bootstrap_token_file"}
-
-
-def judge(test, missing, agreed, who):
-    """Fails for what is missing, skips where all of it is agreed on."""
-    test.assertFalse(missing - agreed, f"{who} does not know them")
-    if missing:
-        test.skipTest(f"{who} does not know {', '.join(sorted(missing))} yet")
-
-
 def told(program, *arguments):
     done = subprocess.run([os.path.join(BIN, program), *arguments], capture_output=True, text=True, check=False)
     assert done.returncode == 0, f"{program} {arguments}: {done.stderr}"

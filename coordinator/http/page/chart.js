@@ -128,7 +128,8 @@ export class Chart {
   drawCursor() {
     this.drawValues();
     const at = this.group.cursor;
-    if (at === null || !this.toX) {
+    // A step that a zoom has left out has no place in the chart.
+    if (at === null || !this.toX || at < this.shown[0] || at > this.shown[1]) {
       this.cursor.replaceChildren();
       this.tip.hidden = true;
       return;
