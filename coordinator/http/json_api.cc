@@ -244,6 +244,9 @@ JsonAnswer JsonApi::Call(const JsonCall& call) {
     }
     timeout = std::min(timeout, absl::Milliseconds(ms));
   }
+  if (timeout <= absl::ZeroDuration()) {
+    return JsonError(grpc::Status(grpc::StatusCode::DEADLINE_EXCEEDED, "no time was given"));
+  }
   const std::unique_ptr<Message> request = NewMessage(method->input_type());
   const auto parsed = google::protobuf::util::JsonStringToMessage(call.body, request.get());
   if (!parsed.ok()) {

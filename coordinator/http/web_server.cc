@@ -77,6 +77,19 @@ bool IsJson(const std::string& content_type) {
   return absl::EqualsIgnoreCase(absl::StripAsciiWhitespace(parts[0]), kJson);
 }
 
+// Bytes of the body; more than there can be where the headers leave a doubt, so that what follows
+// is never taken for another request.
+size_t LengthOf(const Request& request) {
+  const size_t told = request.get_header_value_count("Content-Length");
+  if (told == 0 && !request.has_header("Transfer-Encoding")) return 0;
+  uint64_t length = 0;
+  if (told != 1 || request.has_header("Transfer-Encoding") ||
+      !absl::SimpleAtoi(request.get_header_value("Content-Length"), &length)) {
+    return SIZE_MAX;
+  }
+  return static_cast<size_t>(length);
+}
+
 WebCaller CallerOf(const Request& request) {
   WebCaller caller;
   // Two of them are none: which one counts must not depend on who looks. "-" is no token.
@@ -102,14 +115,15 @@ bool SplitDownload(const std::string& path, std::string& adapter, std::string& f
 // cpp-httplib's server on connections with bounds.
 class BoundedServer : public httplib::Server {
  public:
-  explicit BoundedServer(const WebOptions& options) : options_(options) {
-    new_task_queue = [this] { return NewThreads(); };
+  explicit BoundedServer(const WebOptions& options) : options_(options), threads_(options.threads) {
+    // The library deletes what it is given.
+    new_task_queue = [this] { return new ThreadsHandle(&threads_); };
   }
 
   // Ends the accept loop and idle connections, and after a moment the others too.
   void End() {
     ending_ = true;
-    if (WebThreads* const threads = threads_) threads->Stop();
+    threads_.Stop();
     stop();
     absl::MutexLock lock(&mu_);
     const auto none = [this] {
@@ -122,14 +136,8 @@ class BoundedServer : public httplib::Server {
   bool IsEnding() const { return ending_; }
 
  private:
-  httplib::TaskQueue* NewThreads() {
-    auto* const threads = new WebThreads(options_.threads);  // the library deletes it
-    threads_ = threads;
-    return threads;
-  }
-
-  std::unique_ptr<WebConnection> NewConnection(socket_t socket, WebThreads* threads) {
-    const auto gives_way = [threads] { return threads->AreWanted(); };
+  std::unique_ptr<WebConnection> NewConnection(socket_t socket) {
+    const auto gives_way = [this] { return threads_.AreWanted(); };
     if (!options_.tls) {
       return std::make_unique<WebConnection>(socket, options_.limits, gives_way);
     }
@@ -150,8 +158,7 @@ class BoundedServer : public httplib::Server {
   }
 
   bool Serve(socket_t socket) {
-    // The threads are set before the first connection is accepted, and outlive it.
-    const std::unique_ptr<WebConnection> connection = NewConnection(socket, threads_);
+    const std::unique_ptr<WebConnection> connection = NewConnection(socket);
     bool served = connection->Open();
     for (size_t n = 1; served && !ending_ && connection->AwaitRequest(); ++n) {
       bool closed = false;
@@ -165,10 +172,7 @@ class BoundedServer : public httplib::Server {
 
   // After the headers, before the body.
   static void Prepare(Request& request, WebConnection& connection) {
-    uint64_t length = 0;
-    if (absl::SimpleAtoi(request.get_header_value("Content-Length"), &length)) {
-      connection.ExpectBody(static_cast<size_t>(length));
-    }
+    connection.ExpectBody(LengthOf(request));
     // Many overlapping ranges would make a large answer of a small file.
     request.ranges.clear();
     // Brotli at the library's level takes a second for what gzip does in milliseconds.
@@ -178,7 +182,7 @@ class BoundedServer : public httplib::Server {
   }
 
   const WebOptions& options_;
-  std::atomic<WebThreads*> threads_{nullptr};
+  WebThreads threads_;
   std::atomic<bool> ending_{false};
   absl::Mutex mu_;
   std::set<socket_t> open_ ABSL_GUARDED_BY(mu_);
@@ -303,8 +307,7 @@ class WebServerImpl : public WebServer {
 
   // Refuses a call whose headers are wrong, before its body is read.
   static bool RefuseCall(const Request& request, Response& response) {
-    uint64_t length = 0;
-    const std::string length_text = request.get_header_value("Content-Length");
+    const size_t length = LengthOf(request);
     if (request.method != "POST") {
       response.set_header("Allow", "POST");
       Refuse(response, 405, grpc::StatusCode::UNIMPLEMENTED, "use POST");
@@ -315,8 +318,7 @@ class WebServerImpl : public WebServer {
     } else if (const std::string encoding = request.get_header_value("Content-Encoding");
                !encoding.empty() && encoding != "identity") {
       Refuse(response, 415, grpc::StatusCode::INVALID_ARGUMENT, "the body must not be compressed");
-    } else if (request.has_header("Transfer-Encoding") || !absl::SimpleAtoi(length_text, &length) ||
-               request.get_header_value_count("Content-Length") != 1) {
+    } else if (length == SIZE_MAX || !request.has_header("Content-Length")) {
       Refuse(response, 411, grpc::StatusCode::INVALID_ARGUMENT,
              "the length of the body must be told by one Content-Length");
     } else if (length > ConnectionLimits().body_bytes) {

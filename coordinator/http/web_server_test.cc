@@ -6,6 +6,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <nlohmann/json.hpp>
 #include <thread>
 
@@ -158,6 +159,16 @@ TEST_F(WebServerTest, BadBodiesAreRefusedBeforeAnyCall) {
   EXPECT_EQ(Post(kListJobs, "{}", {{"Connect-Timeout-Ms", "soon"}})->status, 400);
   EXPECT_EQ(Post(kListJobs, "{}", {{"Connect-Timeout-Ms", "0"}})->status, 504);
   EXPECT_EQ(Post(kListJobs, "{}", {{"Connect-Timeout-Ms", "20000"}})->status, 200);
+}
+
+TEST_F(WebServerTest, ACallThatTakesTooLongIsGivenUp) {
+  const auto worker = NewWorker("w", 1);
+  const json request = {{"name", Upload("ENDLESS\n")}, {"base", "tiny"}};
+  const auto result = Post("/tundra.v1.DatasetService/ValidateDataset", request.dump(),
+                           {{"Connect-Timeout-Ms", "300"}});
+  ASSERT_TRUE(result);
+  EXPECT_EQ(result->status, 504);
+  EXPECT_EQ(Body(result)["code"], "deadline_exceeded");
 }
 
 TEST_F(WebServerTest, LargeRequestsAreRefusedUnread) {
@@ -357,6 +368,45 @@ TEST_F(WebServerTest, AConnectionServesManyRequests) {
   size_t count = 0;
   for (size_t at = 0; (at = answers.find("HTTP/1.1 200", at)) != std::string::npos; ++at) ++count;
   EXPECT_EQ(count, 3);
+}
+
+TEST_F(WebServerTest, ABodyOfDoubtfulLengthIsNeverTakenForAnotherRequest) {
+  const std::string hidden = "GET / HTTP/1.1\r\nHost: localhost\r\n\r\n";
+  for (const char* const headers :
+       {"Transfer-Encoding: chunked\r\n", "Content-Length: 2\r\nTransfer-Encoding: chunked\r\n",
+        "Content-Length: 2\r\nContent-Length: 50\r\n", "Content-Length: two\r\n",
+        "Content-Length: -1\r\n"}) {
+    for (const std::string& start : {absl::StrCat("POST ", kListJobs), std::string("GET /x")}) {
+      RawClient client(coordinator_->web_port());
+      client.Send(absl::StrCat(start,
+                               " HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n",
+                               headers, "\r\n{}", hidden));
+      const std::string answers = client.ReadToEnd();
+      EXPECT_THAT(answers, Not(HasSubstr("HTTP/1.1 200"))) << start << "\n" << headers;
+      EXPECT_EQ(answers.find("HTTP/1.1", 1), std::string::npos) << start << "\n" << headers;
+    }
+  }
+}
+
+TEST_F(WebServerTest, ManyClientsAtOnceAreAllServed) {
+  WebOptions options;
+  options.threads = 4;
+  const auto server = Serve(std::move(options));
+  std::atomic<int> served = 0;
+  std::vector<std::thread> clients;
+  for (int c = 0; c < 24; ++c) {
+    clients.emplace_back([&] {
+      httplib::Client client("127.0.0.1", server->port());
+      client.set_read_timeout(60);
+      client.set_keep_alive(true);
+      for (int i = 0; i < 10; ++i) {
+        const auto result = client.Post(kListJobs, "{}", "application/json");
+        served += result && result->status == 200 ? 1 : 0;
+      }
+    });
+  }
+  for (std::thread& client : clients) client.join();
+  EXPECT_EQ(served, 240);
 }
 
 TEST_F(WebServerTest, StopsWhileClientsAreConnected) {

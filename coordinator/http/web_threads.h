@@ -6,18 +6,20 @@
 
 #include <deque>
 #include <functional>
+#include <thread>
 #include <vector>
 
 #include "absl/synchronization/mutex.h"
 
 namespace tundra::coordinator {
 
-class WebThreads : public httplib::TaskQueue {
+// Thread-safe.
+class WebThreads {
  public:
   explicit WebThreads(size_t most) : most_(most) {}
 
   // Blocks the caller, which accepts connections, while too many wait.
-  void enqueue(std::function<void()> fn) override {
+  void Run(std::function<void()> fn) {
     absl::MutexLock lock(&mu_);
     const auto has_room = [this] {
       mu_.AssertHeld();
@@ -26,12 +28,12 @@ class WebThreads : public httplib::TaskQueue {
     mu_.Await(absl::Condition(&has_room));
     waiting_.push_back(std::move(fn));
     if (idle_ < waiting_.size() && threads_.size() < most_) {
-      threads_.emplace_back([this] { Run(); });
+      threads_.emplace_back([this] { Work(); });
     }
   }
 
   // Runs what waits, which ends soon once the server stops, and ends the threads.
-  void shutdown() override {
+  void Join() {
     Stop();
     std::vector<std::thread> threads;
     {
@@ -41,7 +43,7 @@ class WebThreads : public httplib::TaskQueue {
     for (std::thread& thread : threads) thread.join();
   }
 
-  // No call of enqueue blocks any more, and idle connections end.
+  // No call of Run blocks any more, and idle connections end.
   void Stop() {
     absl::MutexLock lock(&mu_);
     stopping_ = true;
@@ -54,7 +56,7 @@ class WebThreads : public httplib::TaskQueue {
   }
 
  private:
-  void Run() {
+  void Work() {
     for (;;) {
       std::function<void()> fn;
       {
@@ -80,6 +82,17 @@ class WebThreads : public httplib::TaskQueue {
   size_t idle_ ABSL_GUARDED_BY(mu_) = 0;
   bool stopping_ ABSL_GUARDED_BY(mu_) = false;
   std::vector<std::thread> threads_ ABSL_GUARDED_BY(mu_);
+};
+
+// What the library may own of it.
+class ThreadsHandle : public httplib::TaskQueue {
+ public:
+  explicit ThreadsHandle(WebThreads* threads) : threads_(threads) {}
+  void enqueue(std::function<void()> fn) override { threads_->Run(std::move(fn)); }
+  void shutdown() override { threads_->Join(); }
+
+ private:
+  WebThreads* const threads_;
 };
 
 }  // namespace tundra::coordinator

@@ -28,17 +28,14 @@ class WebDriverError(Exception):
 
 
 class Browser:
-    """One window. Every console message is kept, so that a test can ask for errors."""
+    """One window."""
 
     def __init__(self, width=1280, height=900):
         self.dir = tempfile.mkdtemp(prefix="tundra-chromium-")
-        self.log = open(os.path.join(self.dir, "log"), "w", encoding="utf-8")
-        self.driver = subprocess.Popen(["chromedriver", "--port=0"], stdout=subprocess.PIPE, stderr=self.log, text=True)
-        self.url = None
-        for line in self.driver.stdout:
-            if "started successfully on port" in line:
-                self.url = f"http://127.0.0.1:{line.rstrip('.').split()[-1].rstrip('.')}"
-                break
+        self.url, self.session = None, None
+        # The port that it finds free may be taken by the time it binds it.
+        for _ in range(5):
+            self.url = self.url or self.start_driver()
         assert self.url, "chromedriver does not start"
         options = {"binary": shutil.which("chromium"),
                    "args": ["--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage",
@@ -46,10 +43,23 @@ class Browser:
                             f"--user-data-dir={self.dir}/profile", f"--window-size={width},{height}"],
                    "prefs": {"download.default_directory": self.dir, "download.prompt_for_download": False}}
         capabilities = {"browserName": "chrome", "goog:chromeOptions": options, "goog:loggingPrefs": {"browser": "ALL"}}
-        self.session = None
-        made = self.command("POST", "/session", {"capabilities": {"alwaysMatch": capabilities}}, timeout=120)
+        try:
+            made = self.command("POST", "/session", {"capabilities": {"alwaysMatch": capabilities}}, timeout=120)
+        except BaseException:
+            self.close()
+            raise
         self.session = made["sessionId"]
-        self.console = []
+
+    def start_driver(self):
+        """The address of a started chromedriver; None when it ended."""
+        self.driver = subprocess.Popen(["chromedriver", "--port=0"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+                                       text=True)
+        for line in self.driver.stdout:
+            if "started successfully on port" in line:
+                return f"http://127.0.0.1:{line.strip().rstrip('.').split()[-1]}"
+        self.driver.stdout.close()
+        self.driver.wait()
+        return None
 
     def close(self):
         try:
@@ -60,7 +70,6 @@ class Browser:
         self.driver.terminate()
         self.driver.wait()
         self.driver.stdout.close()
-        self.log.close()
         shutil.rmtree(self.dir, ignore_errors=True)
 
     def command(self, method, path, body=None, timeout=60):

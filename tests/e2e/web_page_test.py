@@ -414,6 +414,55 @@ class WebPage(InBrowser):
         self.assertEqual(self.page.run("return sessionStorage.length"), 0)
         self.assert_no_complaints("status of 401", "Failed to load resource")
 
+    def test_each_role_sees_what_it_may(self):
+        tenant = self.call("AccessService/GetCaller", {})["tenant"]
+        self.call("AccessService/CreateTenant", {
+            "tenantId": "acme", "tenant": {"quota": {"devices": 4, "datasetBytes": "1000000"}}})
+        looks, other = (self.call("AccessService/CreateToken", {
+            "token": {"displayName": role, "tenant": of, "role": role}})["secret"]
+            for role, of in (("ROLE_VIEWER", tenant), ("ROLE_USER", "tenants/acme")))
+        self.sign_in(looks, f"#/jobs/{self.done}")
+        self.page.wait_text("first", "h1")
+        self.page.wait_text(f"{tenant.split('/')[1]} · viewer", "#caller")
+        self.page.wait("return document.querySelectorAll('.actions button').length === 0", "a viewer has no actions")
+        # Another tenant sees nothing of it, and what itself may use.
+        self.sign_in(other, f"#/jobs/{self.done}")
+        self.page.wait_text("No such job")
+        self.page.wait_text("acme · user", "#caller")
+        self.page.click("#nav a[href='#/jobs']")
+        self.page.wait_text("No jobs yet")
+        self.page.click("#nav-tenants a")
+        self.page.wait_text("0 of 4")
+        text = self.page.text("tbody")
+        for wanted in ("acme", "0, no quota", "0 B of 1 MB"):
+            self.assertIn(wanted, text)
+        self.assertEqual(self.page.run(RULES), [])
+        self.shot("tenants")
+        self.page.click("#sign-out")
+        self.page.wait_text("Sign in", "h1")
+        # What the service refuses is said where it was asked for.
+        job = self.submit("gone", devices=5)
+        self.service.ok("cancel", job)
+        self.live(f"#/jobs/{job}", "Cancelled")
+        self.page.click("[data-action=DeleteJob]")
+        self.page.wait_text("Delete gone?", "dialog")
+        self.call("JobService/DeleteJob", {"name": f"jobs/{job}"})
+        self.page.click("dialog .yes")
+        self.page.wait("return document.querySelector('dialog .error').textContent.includes(arguments[0])", "the error is shown", job)
+        self.assertEqual(self.page.run(RULES), [])
+        self.shot("dialog-refused")
+        self.page.click("dialog .no")
+        self.assert_no_complaints("status of 401", "status of 404")
+
+    def sign_in(self, token, route):
+        self.page.open(f"http://localhost:{self.service.web}{self.asset}")
+        self.page.run("sessionStorage.clear()")
+        self.page.open(f"http://localhost:{self.service.web}/{route}")
+        self.page.wait_text("Sign in", "h1")
+        self.page.type("#token", token)
+        self.page.press("Enter")
+        self.page.wait("return !document.querySelector('#token')", "one is signed in")
+
     def test_the_service_goes_and_comes_back(self):
         self.live(f"#/jobs/{self.done}", "first")
         self.service.coordinator.kill()
@@ -437,7 +486,8 @@ class ManyJobs(InBrowser):
         spec["resources"] = {"deviceCount": 64}
         hostile = '<img src=x onerror="document.title=1"><script>document.title=2</script>'
         for i in range(1000):
-            job = {"displayName": hostile if i == 999 else f"load {i:03}", "spec": spec, "labels": {"sweep": "<b>x</b>"}}
+            name = {999: hostile, 998: "x" * 128}.get(i, f"load {i:03}")
+            job = {"displayName": name, "spec": spec, "labels": {"sweep": "<b>x</b>" if i != 998 else "y" * 256}}
             self.call("JobService/CreateJob", {"job": job})
         self.live("#/jobs", hostile)
         paints = []
@@ -451,6 +501,18 @@ class ManyJobs(InBrowser):
         paints.sort()
         print(f"with 1,000 jobs: first paint {paints[2][0]:.0f} ms, rows {paints[2][1]:.0f} ms (median of 5)")
         self.shot("jobs-1000")
+        # Long words break instead of making the page wider.
+        self.page.resize(360)
+        for route in ("#/jobs", "#/queue"):
+            self.live(route, "load 9" if route == "#/jobs" else "load 0")
+            self.assertEqual(self.page.run(RULES), [], route)
+        self.live("#/jobs", "x" * 128)
+        self.page.run("[...document.querySelectorAll('tbody a')].find((link) => link.textContent.startsWith('xxx')).click()")
+        self.page.wait_text("x" * 128, "h1")
+        self.assertEqual(self.page.run(RULES), [])
+        self.shot("long-name-360")
+        self.page.resize(1280)
+        self.live("#/jobs", hostile)
         self.assertEqual(self.page.run("return document.querySelectorAll('main img, main script, main b b').length"), 0)
         self.page.run("document.querySelector('.pager button:last-child').click()")
         self.page.wait_text("51–100")

@@ -88,6 +88,7 @@ function showSignIn(message) {
   showCaller();
   place(openSignIn(message, () => {
     identified = true;
+    showCaller();
     show();
   }));
 }

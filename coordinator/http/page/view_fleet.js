@@ -37,16 +37,18 @@ function workerRow(worker, names) {
   const kinds = h('div', {class: 'fine'});
   const bases = h('span');
   const build = h('span');
+  const drained = h('div', {class: 'fine'}, 'drained by an admin');
   const seen = ageNode('');
   const title = h('span', {class: 'name'});
   const node = h('tr', {}, h('th', {scope: 'row'}, title, h('div', {class: 'fine'}, format.idOf(worker.name))),
-    h('td', {'data-label': 'State'}, badge.node),
+    h('td', {'data-label': 'State'}, h('div', {}, badge.node, drained)),
     h('td', {'data-label': 'Devices'}, h('div', {}, devices, kinds)),
     h('td', {'data-label': 'Bases'}, bases), h('td', {class: 'soft', 'data-label': 'Build'}, build),
     h('td', {class: 'soft', 'data-label': 'Last report'}, seen));
   const update = (now) => {
     setText(title, now.displayName || format.idOf(now.name));
     badge.update(now.state);
+    drained.hidden = !now.drained;
     const list = now.devices ?? [];
     renew(devices, JSON.stringify(list.map((d) => d.group ?? '')), () => list.map((device) =>
       h('span', {class: device.group ? 'device busy' : 'device', title: device.numericsClass},

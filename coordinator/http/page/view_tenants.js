@@ -53,7 +53,7 @@ export function openTenants() {
       tenants.push(...(page.tenants ?? []));
       pageToken = page.nextPageToken ?? '';
     } while (pageToken);
-    if (tenants.length === 0) card.replaceChildren(empty('No tenants', 'An admin makes them.', 'tundra admin tenants create ID'));
+    if (tenants.length === 0) card.replaceChildren(empty('No tenants', 'An admin makes them.', 'tundra admin tenants'));
     else if (card.firstChild !== table) card.replaceChildren(table);
     keyed(body, tenants, (tenant) => tenant.name, rowOf);
   };
