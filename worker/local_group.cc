@@ -185,6 +185,7 @@ void LocalGroup::Advance(absl::Duration monotonic_now) {
       MarkLost(entry, absl::StrCat("no sign of life for ",
                                    absl::FormatDuration(monotonic_now - entry.last_sign)));
       entry.process->Kill();
+      options_.on_hang();
     }
   }
   if (peers_sent_) return;

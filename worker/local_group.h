@@ -61,6 +61,8 @@ struct LocalGroupOptions {
   // Called from reader threads.
   std::function<void(int rank, FromRank message, std::vector<Fd> fds)> on_message;
   std::function<void(int rank, std::string how)> on_exit;
+  // Called by Advance for each rank that it kills for giving no sign of life.
+  std::function<void()> on_hang = [] {};
 };
 
 // Used by the supervisor's thread only.

@@ -41,6 +41,9 @@ struct JobRecord {
   int64_t last_sequence = 0;
 };
 
+// Whose the job is: all are of one tenant.
+inline std::string TenantOf(const JobRecord& /*job*/) { return "default"; }
+
 struct GroupMemberRecord {
   WorkerId worker;
   int32_t device = 0;
