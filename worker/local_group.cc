@@ -212,11 +212,13 @@ bool LocalGroup::SendToLeader(const ToRank& message) {
          it->second.process->Send(message).ok();
 }
 
-bool LocalGroup::ready() const {
-  return std::all_of(ranks_.begin(), ranks_.end(), [](const auto& item) {
+int LocalGroup::ready_ranks() const {
+  return static_cast<int>(std::count_if(ranks_.begin(), ranks_.end(), [](const auto& item) {
     return item.second.report.phase() == tundra::v1::READY;
-  });
+  }));
 }
+
+bool LocalGroup::ready() const { return ready_ranks() == static_cast<int>(ranks_.size()); }
 
 bool LocalGroup::UsesDevice(int device_index) const {
   return std::any_of(ranks_.begin(), ranks_.end(),

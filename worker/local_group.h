@@ -91,6 +91,8 @@ class LocalGroup {
 
   bool leads() const { return ranks_.contains(0); }
   bool ready() const;
+  // Ranks of this worker in READY.
+  int ready_ranks() const;
   bool UsesDevice(int device_index) const;
   tundra::v1::GroupReport Report() const;
 

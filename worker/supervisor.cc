@@ -261,7 +261,13 @@ void Supervisor::HandleGroups(const WorkerAssignment& assignment) {
       LogError("group {}: {}", group.group_id(), dir.status().ToString());
       continue;
     }
-    if (it != groups_.end()) groups_.erase(it);  // Ends the ranks of the older epoch.
+    if (it != groups_.end()) {
+      // Ends the ranks of the older epoch, most of which may not have noticed yet why.
+      for (int rank = it->second->ready_ranks(); rank > 0; --rank) {
+        metrics_.OnCollectiveAbort("next_epoch");
+      }
+      groups_.erase(it);
+    }
     jobs_.erase(group.group_id());
     for (const auto& member : group.members()) {
       if (member.worker_id() != worker_id_) continue;

@@ -190,6 +190,8 @@ TEST_F(SupervisorTest, ANextAttemptGoesOnFromTheCopyHereAlsoWhenTheFirstIsForgot
   ASSERT_TRUE(WaitForJob(
       [](const auto& job) { return job.attempt() == 2 && job.phase() == tundra::v1::TRAINING; }));
   EXPECT_TRUE(fs::exists(Checkpoints("/1/3")));
+  EXPECT_THAT(Metrics(),
+              ::testing::HasSubstr("tundra_collective_aborts_total{reason=\"next_epoch\"} 1\n"));
   absl::MutexLock lock(&coordinator_.mu);
   EXPECT_EQ(coordinator_.fetches.size(), fetched) << "data and state were here";
 }

@@ -141,7 +141,8 @@ WorkerMetrics::WorkerMetrics() : families_(std::make_unique<Families>()) {
       .Add({{"version", BuildVersion()}})
       .Set(1);
   // From zero on, so that the first of each is seen as an increase.
-  for (const char* reason : {"timeout", "peer_lost", "disagreement", "connect", "hang", "other"}) {
+  for (const char* reason :
+       {"timeout", "peer_lost", "next_epoch", "disagreement", "connect", "hang", "other"}) {
     f.aborts.Add({{"reason", reason}});
   }
   for (const char* stage : {"queue", "write", "upload", "restore"}) {

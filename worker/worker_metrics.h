@@ -46,7 +46,9 @@ class WorkerMetrics {
   // What a rank of this worker measured.
   void OnFigures(const RankFigures& figures);
   void OnCheckpoint(const std::string& stage, absl::Duration took, bool failed);
-  // A rank of this worker left its group because the collective broke.
+  // A rank of this worker left its group because the collective broke: as in RankState; "hang" when
+  // it gave no sign of life and was killed, "next_epoch" when it was killed for the group to form
+  // anew.
   void OnCollectiveAbort(const std::string& reason);
   // From the wish to pause a job that runs to its state being on disk.
   void OnPreemption(absl::Duration took);

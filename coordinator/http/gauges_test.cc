@@ -142,7 +142,7 @@ TEST_F(GaugesTest, TenThousandJobsOf250TenantsAreAFewThousandSeries) {
     report.failed = static_cast<v1::FailureCode>(i % (v1::INTERNAL + 1));
     watch_.OnReport(report);
     metrics_.OnDeviceSeconds(report.tenant, 1);
-    metrics_.OnRpc(absl::StrCat("Method", i % 45), i % 17, absl::Milliseconds(1));
+    metrics_.OnRpc(absl::StrCat("Method", i % 100), i / 100 % 17, absl::Milliseconds(1));
     metrics_.OnAuthFailure(absl::StrCat("reason-", i));
   }
   const absl::Time begin = absl::Now();

@@ -22,6 +22,7 @@ using prometheus::BuildHistogram;
 using Bounds = prometheus::Histogram::BucketBoundaries;
 
 constexpr size_t kTenants = 100;
+constexpr size_t kMethods = 64;
 constexpr size_t kCalls = 200;
 constexpr size_t kReasons = 20;
 constexpr size_t kResources = 8;
@@ -91,6 +92,7 @@ struct Metrics::Families {
 
   // The caps, guarded by mu_.
   CappedLabels tenants{kTenants, "other"};
+  CappedLabels methods{kMethods, "other"};
   CappedLabels calls{kCalls, ""};
   CappedLabels auth_reasons{kReasons, "other"};
   CappedLabels resources{kResources, "other"};
@@ -168,12 +170,14 @@ Metrics::Metrics(const std::string& version) : families_(std::make_unique<Famili
 Metrics::~Metrics() = default;
 
 void Metrics::OnRpc(std::string_view method, int code, absl::Duration took) {
+  std::string called;
   std::string name = CodeName(code);
   {
     absl::MutexLock lock(&mu_);
-    if (families_->calls.Of(absl::StrCat(std::string(method), " ", name)).empty()) name = "OTHER";
+    called = families_->methods.Of(std::string(method));
+    if (families_->calls.Of(absl::StrCat(called, " ", name)).empty()) name = "OTHER";
   }
-  families_->rpc.Add({{"method", std::string(method)}, {"code", name}}, CallBounds())
+  families_->rpc.Add({{"method", called}, {"code", name}}, CallBounds())
       .Observe(absl::ToDoubleSeconds(took));
 }
 

@@ -2,8 +2,9 @@
 // or user in a label. deploy/monitoring/README.md lists them all; a test compares the list with
 // this page.
 //
-// Series have a bound, 5,000 for the whole page: at most 100 tenants, then `other`; at most 200
-// pairs of method and code, then the code `OTHER`; at most 20 reasons and 8 resources.
+// Series have a bound, 5,000 for the whole page: at most 100 tenants, then `other`; at most 64
+// methods and 200 pairs of method and code, then the code `OTHER`; at most 20 reasons and 8
+// resources.
 #pragma once
 
 #include <map>

@@ -152,7 +152,7 @@ TEST(MetricsTest, TenantsBeyondAHundredAreOneAndNothingOfThemIsLost) {
 
 TEST(MetricsTest, CallsOfEveryMethodWithEveryCodeStayWithinTheBound) {
   Metrics metrics("1");
-  for (int method = 0; method < 60; ++method) {
+  for (int method = 0; method < 100; ++method) {
     for (int code = 0; code <= 16; ++code) {
       metrics.OnRpc(absl::StrCat("Method", method), code, absl::ZeroDuration());
     }
@@ -162,6 +162,8 @@ TEST(MetricsTest, CallsOfEveryMethodWithEveryCodeStayWithinTheBound) {
   EXPECT_LT(samples.size(), 3600u);
   EXPECT_EQ(samples.at("tundra_rpc_duration_seconds_count{code=\"OTHER\",method=\"Method59\"}"),
             17);
+  EXPECT_EQ(samples.at("tundra_rpc_duration_seconds_count{code=\"OTHER\",method=\"other\"}"),
+            36 * 17);
   EXPECT_EQ(samples.at("tundra_auth_failures_total{reason=\"other\"}"), 980);
 }
 

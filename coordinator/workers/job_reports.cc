@@ -1,6 +1,7 @@
 #include "coordinator/workers/job_reports.h"
 
 #include <algorithm>
+#include <cmath>
 #include <optional>
 
 #include "absl/strings/str_cat.h"
@@ -83,7 +84,10 @@ class ReportApplier {
                              : (1 - kSmoothing) * seconds + kSmoothing * m.step_seconds();
       ++result_.new_steps;
       result_.new_tokens += m.tokens();
-      result_.new_device_seconds += devices_ * m.step_seconds();
+      // A counter never goes back.
+      if (m.step_seconds() > 0 && std::isfinite(m.step_seconds())) {
+        result_.new_device_seconds += devices_ * m.step_seconds();
+      }
     }
     if (m.has_validation_loss() && m.step() >= job.step()) {
       job.set_validation_loss(m.validation_loss());
