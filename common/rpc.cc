@@ -144,6 +144,10 @@ std::shared_ptr<grpc::Channel> ChannelSource::Get() {
   return channel_;
 }
 
+absl::Time ChannelSource::CertExpiry() const {
+  return tls_ == nullptr ? absl::InfiniteFuture() : tls_->Get().first->not_after;
+}
+
 std::shared_ptr<grpc::Channel> ChannelSource::Make() const {
   std::shared_ptr<grpc::ChannelCredentials> credentials;
   grpc::ChannelArguments arguments = Arguments();

@@ -47,6 +47,8 @@ class ChannelSource {
 
   // The channel for calls from now on.
   std::shared_ptr<grpc::Channel> Get();
+  // When the client's own certificate ends; infinite without one.
+  absl::Time CertExpiry() const;
 
  private:
   ChannelSource(std::string address, ClientSecurity security)

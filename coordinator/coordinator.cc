@@ -1,6 +1,5 @@
 #include "coordinator/coordinator.h"
 
-#include <algorithm>
 #include <thread>
 
 #include "absl/strings/str_cat.h"
@@ -11,11 +10,12 @@
 #include "coordinator/api/server.h"
 #include "coordinator/blobs/blob_store.h"
 #include "coordinator/blobs/garbage.h"
+#include "coordinator/http/gauges.h"
+#include "coordinator/http/job_watch.h"
 #include "coordinator/http/metrics.h"
 #include "coordinator/http/probe_server.h"
 #include "coordinator/http/web_server.h"
 #include "coordinator/http/web_tls.h"
-#include "coordinator/store/job_state.h"
 #include "coordinator/store/sqlite_store.h"
 
 namespace tundra::coordinator {
@@ -69,15 +69,12 @@ absl::Status CheckSafety(const CoordinatorOptions& options) {
   return absl::OkStatus();
 }
 
-absl::Time FromProto(const google::protobuf::Timestamp& t) {
-  return absl::FromUnixSeconds(t.seconds()) + absl::Nanoseconds(t.nanos());
-}
-
 class CoordinatorImpl : public Coordinator {
  public:
   explicit CoordinatorImpl(CoordinatorOptions options)
       : options_(std::move(options)),
         metrics_(kVersion),
+        watch_(&metrics_, options_.clock),
         fleet_(options_.clock,
                {.heartbeat_interval = options_.heartbeat_interval, .lease = options_.lease}),
         relay_(&fleet_, options_.clock) {}
@@ -91,14 +88,13 @@ class CoordinatorImpl : public Coordinator {
     }
     RETURN_IF_ERROR(OpenStores());
     RETURN_IF_ERROR(StartAccess());
-    controller_ =
-        std::make_unique<Controller>(store_.get(), &fleet_, &hub_, options_.clock,
-                                     ControllerOptions{.on_failure = [this](v1::FailureCode code) {
-                                       metrics_.OnFailure(v1::FailureCode_Name(code));
-                                     }});
+    controller_ = std::make_unique<Controller>(
+        store_.get(), &fleet_, &hub_, options_.clock,
+        ControllerOptions{.on_decision = [this](const Decision& d) { watch_.OnDecision(d); },
+                          .on_plan = [this](const auto& held) { watch_.OnPlan(held); }});
     ingest_ = std::make_unique<Ingest>(
         store_.get(), blobs_.get(), &fleet_, controller_.get(), &hub_, options_.clock,
-        IngestOptions{.on_job_report = [this](const JobReportResult& r) { Count(r); }});
+        IngestOptions{.on_job_report = [this](const JobReportResult& r) { watch_.OnReport(r); }});
     executor_ = std::make_unique<Executor>(kThreads, kMaxQueued);
     validation_executor_ = std::make_unique<Executor>(kValidationThreads, kMaxQueued);
     blob_executor_ = std::make_unique<Executor>(kBlobThreads, kMaxQueued);
@@ -187,14 +183,6 @@ class CoordinatorImpl : public Coordinator {
     context_.observer = &metrics_;
   }
 
-  void Count(const JobReportResult& result) {
-    if (result.fenced) metrics_.OnFencedWrite();
-    if (result.new_steps > 0) metrics_.OnSteps(result.new_steps, result.new_tokens);
-    if (result.failed != v1::FAILURE_CODE_UNSPECIFIED) {
-      metrics_.OnFailure(v1::FailureCode_Name(result.failed));
-    }
-  }
-
   bool IsReady() {
     absl::MutexLock lock(&mu_);
     return !stopping_;
@@ -202,38 +190,17 @@ class CoordinatorImpl : public Coordinator {
 
   std::string Render() {
     GaugeReadings readings;
-    for (const v1::JobState state : AllJobStates()) readings.jobs[StateName(state)] = 0;
+    readings.leader = IsReady();
+    watch_.CountDeviceSeconds();
     for (const auto& [state, count] : fleet_.CountWorkers()) readings.workers[state] = count;
-    const absl::Status status = store_->Read([&](ReadTxn& txn) { return Measure(txn, readings); });
+    const absl::Status status = store_->Read([&](ReadTxn& txn) -> absl::Status {
+      RETURN_IF_ERROR(MeasureJobs(txn, options_.clock->Now(), watch_, readings));
+      return MeasureQuotas(txn, readings);
+    });
     if (!status.ok()) LogWarning("metrics: {}", std::string(status.message()));
+    MeasureVolume(options_.data_dir, readings);
+    if (tls_ != nullptr) metrics_.SetCertExpiry(tls_->Get().first->not_after);
     return metrics_.Render(readings);
-  }
-
-  absl::Status Measure(ReadTxn& txn, GaugeReadings& readings) {
-    const absl::Time now = options_.clock->Now();
-    ASSIGN_OR_RETURN(const auto counts, txn.CountJobs());
-    for (const auto& [state, count] : counts) {
-      readings.jobs[StateName(state)] = static_cast<double>(count);
-    }
-    ASSIGN_OR_RETURN(const std::vector<JobRecord> jobs, txn.ListActiveJobs());
-    for (const JobRecord& job : jobs) {
-      if (job.job.state() == v1::QUEUED) {
-        JobView view;
-        FillFromSpec(job.job.spec(), view);
-        readings.queue_devices += view.min_devices;
-        readings.queue_oldest_seconds =
-            std::max(readings.queue_oldest_seconds,
-                     absl::ToDoubleSeconds(now - FromProto(job.job.create_time())));
-      } else if (job.job.state() == v1::RUNNING) {
-        ASSIGN_OR_RETURN(const std::vector<CheckpointRecord> last,
-                         txn.ListCheckpoints(job, INT64_MAX, 1));
-        const absl::Time since = last.empty() ? FromProto(job.job.start_time())
-                                              : FromProto(last[0].checkpoint.create_time());
-        readings.checkpoint_oldest_age_seconds =
-            std::max(readings.checkpoint_oldest_age_seconds, absl::ToDoubleSeconds(now - since));
-      }
-    }
-    return absl::OkStatus();
   }
 
   void Housekeeping() {
@@ -265,6 +232,7 @@ class CoordinatorImpl : public Coordinator {
   CoordinatorOptions options_;
   Metrics metrics_;
   std::shared_ptr<TlsSource> tls_;
+  JobWatch watch_;
   std::unique_ptr<Store> store_;
   std::unique_ptr<Authenticator> authenticator_;
   std::unique_ptr<BlobStore> blobs_;

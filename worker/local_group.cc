@@ -185,6 +185,7 @@ void LocalGroup::Advance(absl::Duration monotonic_now) {
       MarkLost(entry, absl::StrCat("no sign of life for ",
                                    absl::FormatDuration(monotonic_now - entry.last_sign)));
       entry.process->Kill();
+      options_.on_hang();
     }
   }
   if (peers_sent_) return;
@@ -211,11 +212,13 @@ bool LocalGroup::SendToLeader(const ToRank& message) {
          it->second.process->Send(message).ok();
 }
 
-bool LocalGroup::ready() const {
-  return std::all_of(ranks_.begin(), ranks_.end(), [](const auto& item) {
+int LocalGroup::ready_ranks() const {
+  return static_cast<int>(std::count_if(ranks_.begin(), ranks_.end(), [](const auto& item) {
     return item.second.report.phase() == tundra::v1::READY;
-  });
+  }));
 }
+
+bool LocalGroup::ready() const { return ready_ranks() == static_cast<int>(ranks_.size()); }
 
 bool LocalGroup::UsesDevice(int device_index) const {
   return std::any_of(ranks_.begin(), ranks_.end(),

@@ -61,6 +61,8 @@ struct LocalGroupOptions {
   // Called from reader threads.
   std::function<void(int rank, FromRank message, std::vector<Fd> fds)> on_message;
   std::function<void(int rank, std::string how)> on_exit;
+  // Called by Advance for each rank that it kills for giving no sign of life.
+  std::function<void()> on_hang = [] {};
 };
 
 // Used by the supervisor's thread only.
@@ -89,6 +91,8 @@ class LocalGroup {
 
   bool leads() const { return ranks_.contains(0); }
   bool ready() const;
+  // Ranks of this worker in READY.
+  int ready_ranks() const;
   bool UsesDevice(int device_index) const;
   tundra::v1::GroupReport Report() const;
 

@@ -144,8 +144,17 @@ absl::Status RunSupervisor(const WorkerFlags& flags, const sigset_t& signals) {
   if (!flags.cpu_max_isa.empty()) ::setenv("TUNDRA_CPU_MAX_ISA", flags.cpu_max_isa.c_str(), 1);
 
   Supervisor supervisor(std::move(options), std::move(catalog), worker_id);
-  ASSIGN_OR_RETURN(const auto metrics,
-                   MetricsServer::Start(flags.http, [&] { return supervisor.status(); }));
+  ASSIGN_OR_RETURN(
+      const auto metrics,
+      MetricsServer::Start(flags.http, {.connected = [&] { return supervisor.status().connected; },
+                                        .metrics =
+                                            [&] {
+                                              const absl::Time expiry = channels->CertExpiry();
+                                              if (expiry != absl::InfiniteFuture()) {
+                                                supervisor.metrics().SetCertExpiry(expiry);
+                                              }
+                                              return supervisor.RenderMetrics();
+                                            }}));
   if (!flags.ports_file.empty()) {
     const nlohmann::json ports = {{"http", metrics->port()}, {"worker_id", worker_id}};
     RETURN_IF_ERROR(WriteFileAtomically(flags.ports_file, ports.dump() + "\n"));

@@ -34,7 +34,21 @@ void ReportPhase(Link& link, const RankBase* base, tundra::v1::RankPhase phase, 
   link.Send(message, fd >= 0 ? std::vector<int>{fd} : std::vector<int>{}).IgnoreError();
 }
 
-absl::Status Serve(Link& link, RankInbox& inbox) {
+std::string AbortReasonOf(const absl::Status& status) {
+  switch (status.code()) {
+    case absl::StatusCode::kDeadlineExceeded:
+      return "timeout";
+    case absl::StatusCode::kUnavailable:
+      return "peer_lost";
+    case absl::StatusCode::kFailedPrecondition:
+      return "disagreement";
+    default:
+      return "other";
+  }
+}
+
+// *abort_reason: as in RankState, when it is the collective that broke.
+absl::Status Serve(Link& link, RankInbox& inbox, std::string* abort_reason) {
   ASSIGN_OR_RETURN(auto setup, inbox.WaitForSetup(absl::Minutes(60)));
   const std::string name = absl::StrCat("rank ", setup.first.rank(), "/", setup.first.size(), " ",
                                         setup.first.group_id(), ":", setup.first.epoch());
@@ -44,9 +58,18 @@ absl::Status Serve(Link& link, RankInbox& inbox) {
   ASSIGN_OR_RETURN(const auto base, RankBase::Load(setup.first, std::move(setup.second)));
   ReportPhase(link, base.get(), tundra::v1::AWAITING_PEERS, base->loaded_fd());
   ASSIGN_OR_RETURN(auto peers, inbox.WaitForPeers(kPeersTimeout));
-  RETURN_IF_ERROR(base->Connect(peers.first, std::move(peers.second)));
+  const absl::Status connected = base->Connect(peers.first, std::move(peers.second));
+  if (absl::IsDeadlineExceeded(connected) || absl::IsUnavailable(connected)) {
+    *abort_reason = "connect";
+  }
+  RETURN_IF_ERROR(connected);
   RankLoop loop(base.get(), &inbox, &link);
-  return loop.Run();
+  const absl::Status status = loop.Run();
+  for (const Collective* collective : {base->world(), base->gather()}) {
+    if (collective == nullptr || collective->status().ok()) continue;
+    if (abort_reason->empty()) *abort_reason = AbortReasonOf(collective->status());
+  }
+  return status;
 }
 
 }  // namespace
@@ -58,13 +81,15 @@ int RankMain() {
   for (const int signal : {SIGINT, SIGTERM, SIGHUP}) ::signal(signal, SIG_IGN);
   auto* link = new Link(Fd(kRankFd));
   auto* inbox = new RankInbox(link);
-  const absl::Status status = Serve(*link, *inbox);
+  std::string abort_reason;
+  const absl::Status status = Serve(*link, *inbox, &abort_reason);
   if (!status.ok()) {
     LogError("{}", status.ToString());
     FromRank message;
     auto& report = *message.mutable_state()->mutable_report();
     report.set_phase(tundra::v1::LOST);
     report.set_error(std::string(status.message()));
+    message.mutable_state()->set_abort_reason(abort_reason);
     if (absl::IsResourceExhausted(status)) report.set_failure_code(tundra::v1::OUT_OF_MEMORY);
     if (absl::IsInvalidArgument(status) || absl::IsUnimplemented(status) ||
         absl::IsNotFound(status)) {

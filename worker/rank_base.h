@@ -40,6 +40,8 @@ class RankBase {
   Ops* ops() const { return device_.ops.get(); }
   WeightSource* weights() const { return weights_.get(); }
   Collective* world() const { return world_.get(); }
+  // Of the ranks that gather a base together; null where none is gathered.
+  Collective* gather() const { return gather_.get(); }
   const std::shared_ptr<const BaseText>& text() const { return text_; }
   // Weights come over the network: every rank must take part in every pass.
   bool network_gather() const { return gather_ != nullptr; }

@@ -157,32 +157,43 @@ absl::Status RankJob::BuildTrainer(uint64_t activation_budget_bytes,
 
 absl::Status RankJob::Restore() {
   if (start_.resume_path().empty()) return absl::OkStatus();
-  ASSIGN_OR_RETURN(const std::string bytes, ReadFile(start_.resume_path()));
-  ASSIGN_OR_RETURN(JobState state, DecodeCheckpoint(bytes, start_.resume_path(), trainer_->layout(),
-                                                    trainer_->identity()));
-  LogInfo("job {}: goes on after step {}", assignment().job_id(), state.step);
-  return trainer_->Restore(std::move(state));
+  const absl::Time start = absl::Now();
+  const auto restore = [&]() -> absl::Status {
+    ASSIGN_OR_RETURN(const std::string bytes, ReadFile(start_.resume_path()));
+    ASSIGN_OR_RETURN(JobState state, DecodeCheckpoint(bytes, start_.resume_path(),
+                                                      trainer_->layout(), trainer_->identity()));
+    LogInfo("job {}: goes on after step {}", assignment().job_id(), state.step);
+    return trainer_->Restore(std::move(state));
+  };
+  const absl::Status status = restore();
+  TellStage("restore", start, !status.ok());
+  return status;
 }
 
 absl::Status RankJob::SaveCheckpoint() {
+  const absl::Time start = absl::Now();
   ASSIGN_OR_RETURN(const JobState* state, trainer_->State());
   ASSIGN_OR_RETURN(AdapterFiles adapter, trainer_->Adapter());
   {
     absl::MutexLock lock(&mu_);
-    adapters_[state->step] = std::move(adapter);
+    waiting_[state->step] = {std::move(adapter), absl::Now()};
   }
+  const int64_t dropped = writer_->dropped();
   writer_->Submit(*state);
+  TellStage("snapshot", start, /*failed=*/false);
+  if (writer_->dropped() > dropped) TellStage("queue", start, /*failed=*/true);
   return absl::OkStatus();
 }
 
 absl::Status RankJob::WriteCheckpoint(int64_t step, const std::string& bytes) {
-  AdapterFiles adapter;
+  Waiting waiting;
   {
     absl::MutexLock lock(&mu_);
-    adapter = adapters_[step];
+    waiting = std::move(waiting_[step]);
     // Also those of states that the writer gave up.
-    adapters_.erase(adapters_.begin(), adapters_.upper_bound(step));
+    waiting_.erase(waiting_.begin(), waiting_.upper_bound(step));
   }
+  const AdapterFiles& adapter = waiting.adapter;
   FromRank message;
   message.set_job_id(assignment().job_id());
   message.set_attempt(assignment().attempt());
@@ -194,6 +205,7 @@ absl::Status RankJob::WriteCheckpoint(int64_t step, const std::string& bytes) {
     return WriteFileAtomically(saved.dir() + "/state.safetensors", bytes);
   };
   const absl::Status status = write();
+  TellStage("write", waiting.since, !status.ok());
   if (!status.ok()) {
     std::error_code ignored;
     std::filesystem::remove_all(saved.dir(), ignored);
@@ -225,6 +237,15 @@ absl::Status RankJob::FlushCheckpoints(absl::Duration timeout) {
 absl::Status RankJob::CheckpointStatus() const {
   absl::MutexLock lock(&mu_);
   return write_status_;
+}
+
+void RankJob::TellStage(const char* stage, absl::Time start, bool failed) {
+  FromRank message;
+  CheckpointStage& told = *message.mutable_figures()->mutable_checkpoint();
+  told.set_stage(stage);
+  told.set_seconds(absl::ToDoubleSeconds(absl::Now() - start));
+  told.set_failed(failed);
+  link_->Send(message).IgnoreError();
 }
 
 void RankJob::Tell(tundra::v1::AttemptPhase phase, const absl::Status& failure,

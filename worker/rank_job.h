@@ -14,6 +14,7 @@
 #include "absl/base/thread_annotations.h"
 #include "absl/status/statusor.h"
 #include "absl/synchronization/mutex.h"
+#include "absl/time/time.h"
 #include "common/text/dataset.h"
 #include "worker/link.h"
 #include "worker/rank_base.h"
@@ -71,6 +72,14 @@ class RankJob {
   absl::Status Restore();
   // On the writer's thread.
   absl::Status WriteCheckpoint(int64_t step, const std::string& bytes);
+  // For the worker's metrics: a stage as in worker/worker_metrics.h.
+  void TellStage(const char* stage, absl::Time start, bool failed);
+
+  // What goes to disk beside a state that waits for the writer.
+  struct Waiting {
+    AdapterFiles adapter;
+    absl::Time since;
+  };
 
   const StartJob start_;
   RankBase* const base_;
@@ -82,7 +91,7 @@ class RankJob {
   std::atomic<bool> unwanted_{false};  // what Prepare still reads
   std::unique_ptr<Trainer> trainer_;
   mutable absl::Mutex mu_;
-  std::map<int64_t, AdapterFiles> adapters_ ABSL_GUARDED_BY(mu_);  // by step, to be written
+  std::map<int64_t, Waiting> waiting_ ABSL_GUARDED_BY(mu_);  // by step
   absl::Status write_status_ ABSL_GUARDED_BY(mu_);
   std::unique_ptr<CheckpointWriter> writer_;
   std::thread preparing_;

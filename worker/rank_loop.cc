@@ -71,13 +71,9 @@ absl::Status RankLoop::Execute(Action action, const std::string& payload) {
     case Action::kBegin:
       Heartbeat("starting a job");
       return Begin();
-    case Action::kStep: {
+    case Action::kStep:
       Heartbeat(absl::StrCat("computing step ", job_->trainer()->step() + 1));
-      auto step = job_->trainer()->RunStep();
-      if (!step.ok()) return Classify(step.status());
-      outcome_.step = *step;
-      return absl::OkStatus();
-    }
+      return Step();
     case Action::kEvaluate: {
       Heartbeat("computing the validation loss");
       auto evaluation = job_->trainer()->Evaluate();
@@ -101,6 +97,39 @@ absl::Status RankLoop::Execute(Action action, const std::string& payload) {
       return absl::OkStatus();
   }
   return absl::InternalError("an action this rank does not know");
+}
+
+absl::Status RankLoop::Step() {
+  const double before = base_->world()->stats().reduce_seconds;
+  auto step = job_->trainer()->RunStep();
+  if (absl::IsDataLoss(step.status()) && base_->rank() == 0) {
+    FromRank message;
+    message.mutable_figures()->set_diverged(true);
+    link_->Send(message).IgnoreError();
+  }
+  if (!step.ok()) return Classify(step.status());
+  TellFigures(*step, base_->world()->stats().reduce_seconds - before);
+  outcome_.step = *step;
+  return absl::OkStatus();
+}
+
+void RankLoop::TellFigures(const StepMetrics& step, double collective_seconds) {
+  FromRank message;
+  StepFigures& figures = *message.mutable_figures()->mutable_step();
+  // The trainer's time of computing has the waiting in it.
+  figures.set_forward_backward_seconds(
+      std::max(0.0, step.compute_seconds - step.weights_wait_seconds));
+  figures.set_weights_wait_seconds(step.weights_wait_seconds);
+  figures.set_allreduce_seconds(step.reduce_seconds);
+  figures.set_update_seconds(step.update_seconds);
+  if (base_->setup().size() > 1) figures.set_collective_seconds(collective_seconds);
+  if (base_->network_gather()) {
+    figures.set_gather_wait_seconds(step.weights_wait_seconds);
+    const uint64_t bytes = base_->weights()->stats().gather_bytes;
+    figures.set_gather_bytes(static_cast<int64_t>(bytes - told_gather_bytes_));
+    told_gather_bytes_ = bytes;
+  }
+  link_->Send(message).IgnoreError();
 }
 
 absl::StatusOr<int> RankLoop::Agree(int flag) {

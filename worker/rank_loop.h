@@ -92,6 +92,10 @@ class RankLoop {
   absl::Status LeadGenerate(const GenerateOrder& order);
   bool EvaluationIsDue(int64_t step) const;
 
+  absl::Status Step();
+  // `collective_seconds`: inside the world's reductions.
+  void TellFigures(const StepMetrics& step, double collective_seconds);
+
   void Heartbeat(const std::string& doing);
   void ReportState();
 
@@ -107,6 +111,7 @@ class RankLoop {
   absl::Time last_heartbeat_ = absl::InfinitePast();
   std::string doing_;
   Action last_action_ = Action::kIdle;
+  uint64_t told_gather_bytes_ = 0;
 };
 
 }  // namespace tundra::worker

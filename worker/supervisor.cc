@@ -101,6 +101,25 @@ SupervisorStatus Supervisor::status() const {
   return status_;
 }
 
+std::string Supervisor::RenderMetrics() {
+  const SupervisorStatus now = status();
+  WorkerReadings readings;
+  readings.connected = now.connected;
+  readings.ranks_ready = now.ranks_ready;
+  readings.ranks_lost = now.ranks_lost;
+  readings.resident_shard_bytes = now.resident_shard_bytes;
+  readings.gathered_buffer_bytes = now.gathered_buffer_bytes;
+  readings.prepared_bytes = now.prepared_bytes;
+  for (const auto& device : options_.devices) readings.device_total_bytes += device.memory_bytes();
+  std::error_code error;
+  const std::filesystem::space_info space = std::filesystem::space(options_.data_dir, error);
+  if (!error) {
+    readings.volume_size_bytes = static_cast<double>(space.capacity);
+    readings.volume_available_bytes = static_cast<double>(space.available);
+  }
+  return metrics_.Render(readings);
+}
+
 void Supervisor::Run() {
   PublishReport();
   while (true) {
@@ -157,16 +176,16 @@ void Supervisor::PublishReport() {
       status.ranks_ready += rank.phase() == tundra::v1::READY;
       status.ranks_lost += rank.phase() == tundra::v1::LOST;
       status.resident_shard_bytes += rank.resident_shard_bytes();
+      status.gathered_buffer_bytes += rank.gathered_buffer_bytes();
+      status.prepared_bytes += rank.prepared_bytes();
     }
     if (!solo_last_use_.contains(id)) *report.add_groups() = group_report;
   }
   for (const auto& [key, outbox] : outboxes_) *report.add_jobs() = outbox.Report();
   {
     absl::MutexLock lock(&mu_);
-    status_.ranks_ready = status.ranks_ready;
-    status_.ranks_lost = status.ranks_lost;
-    status_.resident_shard_bytes = status.resident_shard_bytes;
-    status_.jobs = static_cast<int>(outboxes_.size());
+    status.connected = status_.connected;
+    status_ = status;
   }
   if (report.SerializeAsString() == last_report_) return;
   last_report_ = report.SerializeAsString();
@@ -213,6 +232,7 @@ std::unique_ptr<LocalGroup> Supervisor::NewGroup(const GroupAssignment& assignme
       HandleRank(id, epoch, rank, std::move(message), std::move(*held));
     });
   };
+  options.on_hang = [this] { metrics_.OnCollectiveAbort("hang"); };
   options.on_exit = [this, id, epoch](int rank, std::string how) {
     Post([=, this] {
       const auto it = groups_.find(id);
@@ -241,7 +261,13 @@ void Supervisor::HandleGroups(const WorkerAssignment& assignment) {
       LogError("group {}: {}", group.group_id(), dir.status().ToString());
       continue;
     }
-    if (it != groups_.end()) groups_.erase(it);  // Ends the ranks of the older epoch.
+    if (it != groups_.end()) {
+      // Ends the ranks of the older epoch, most of which may not have noticed yet why.
+      for (int rank = it->second->ready_ranks(); rank > 0; --rank) {
+        metrics_.OnCollectiveAbort("next_epoch");
+      }
+      groups_.erase(it);
+    }
     jobs_.erase(group.group_id());
     for (const auto& member : group.members()) {
       if (member.worker_id() != worker_id_) continue;
@@ -280,6 +306,11 @@ JobOutbox& Supervisor::OutboxOf(const JobAssignment& job, int64_t epoch) {
 
 void Supervisor::HandleRank(const std::string& group_id, int64_t epoch, int rank, FromRank message,
                             std::vector<Fd> fds) {
+  // Counts are of ranks of older epochs, too.
+  if (message.has_figures()) return metrics_.OnFigures(message.figures());
+  if (!message.state().abort_reason().empty()) {
+    metrics_.OnCollectiveAbort(message.state().abort_reason());
+  }
   const auto it = groups_.find(group_id);
   if (it == groups_.end() || it->second->epoch() != epoch) return;
   LocalGroup& group = *it->second;
@@ -310,6 +341,7 @@ void Supervisor::HandleRank(const std::string& group_id, int64_t epoch, int rank
     case FromRank::kCheckpoint:
       HandleJobMessage(group, std::move(message));
       return;
+    case FromRank::kFigures:
     case FromRank::MESSAGE_NOT_SET:
       return;
   }
@@ -338,13 +370,7 @@ bool Supervisor::Drained() const {
 
 void Supervisor::SteerAll(tundra::v1::DesiredState desired) {
   for (auto& [id, job] : jobs_) {
-    if (!job.started) continue;
-    ToRank message;
-    message.mutable_steer()->set_job_id(job.assignment.job_id());
-    message.mutable_steer()->set_attempt(job.assignment.attempt());
-    message.mutable_steer()->set_desired(desired);
-    groups_.at(id)->SendToAll(message);
-    job.sent_desired = desired;
+    if (job.started) Steer(*groups_.at(id), job, desired);
   }
 }
 

@@ -26,6 +26,7 @@
 #include "worker/session.h"
 #include "worker/task_pool.h"
 #include "worker/transfers.h"
+#include "worker/worker_metrics.h"
 
 namespace tundra::worker {
 
@@ -51,18 +52,14 @@ struct SupervisorOptions {
   std::string collective = "gloo";  // or "nccl"
 };
 
-// What the metrics page shows.
 struct SupervisorStatus {
   bool connected = false;
   int ranks_ready = 0;
   int ranks_lost = 0;
-  int jobs = 0;
+  // Added over ranks, as in RankReport.
   int64_t resident_shard_bytes = 0;
-  int64_t steps_total = 0;
-  int64_t tokens_total = 0;
-  int64_t allreduce_bytes_total = 0;
-  int64_t redone_allreduce_bytes_total = 0;
-  int64_t nonfinite_steps_total = 0;
+  int64_t gathered_buffer_bytes = 0;
+  int64_t prepared_bytes = 0;
 };
 
 class Supervisor {
@@ -77,6 +74,9 @@ class Supervisor {
   void Stop();
 
   SupervisorStatus status() const;
+  // The metrics page; from any thread.
+  std::string RenderMetrics();
+  WorkerMetrics& metrics() { return metrics_; }
 
  private:
   // A job of a group on its way into the ranks.
@@ -86,6 +86,8 @@ class Supervisor {
     bool fetching = false;
     bool started = false;
     tundra::v1::DesiredState sent_desired = tundra::v1::RUN;
+    // When its ranks were asked to pause; infinite while they were not.
+    absl::Duration pause_asked = absl::InfiniteDuration();
   };
   // A checkpoint on this node's disk: the job goes on from it without a fetch.
   struct KeptCheckpoint {
@@ -115,6 +117,8 @@ class Supervisor {
   void StartJobOn(LocalGroup& group, LocalJob& job, const StartJob& start);
   void FailJob(LocalGroup& group, const tundra::v1::JobAssignment& job, const absl::Status& status);
   void LeaveJob(LocalGroup& group);
+  void Steer(LocalGroup& group, LocalJob& job, tundra::v1::DesiredState desired);
+  void CountPreemption(const LocalGroup& group, const FromRank& message);
   void KeepCheckpoint(const AttemptKey& key, const CheckpointSaved& saved, int keep);
   void UploadCheckpoint(const AttemptKey& key, const CheckpointSaved& saved);
   void DropCheckpoints(const std::string& job_id, const std::function<bool(int64_t step)>& which);
@@ -144,6 +148,7 @@ class Supervisor {
   const BaseCatalog catalog_;
   const std::string worker_id_;
   const std::string incarnation_;
+  WorkerMetrics metrics_;
   std::shared_ptr<ChannelSource> channels_;
 
   // Touched by Run's thread only.

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <filesystem>
 
+#include "common/clock.h"
 #include "common/files.h"
 #include "common/logging.h"
 #include "common/status.h"
@@ -53,12 +54,20 @@ void Supervisor::HandleJob(LocalGroup& group) {
   if (!job.started || wanted.desired() == job.sent_desired) return;
   // While draining the job saves and stops anyway; a wish to cancel comes first.
   if (draining_ && wanted.desired() != tundra::v1::CANCEL) return;
-  job.sent_desired = wanted.desired();
+  Steer(group, job, wanted.desired());
+}
+
+// Tells the ranks what is wanted of a job that they were told to start.
+void Supervisor::Steer(LocalGroup& group, LocalJob& job, tundra::v1::DesiredState desired) {
   ToRank message;
-  message.mutable_steer()->set_job_id(wanted.job_id());
-  message.mutable_steer()->set_attempt(wanted.attempt());
-  message.mutable_steer()->set_desired(wanted.desired());
+  message.mutable_steer()->set_job_id(job.assignment.job_id());
+  message.mutable_steer()->set_attempt(job.assignment.attempt());
+  message.mutable_steer()->set_desired(desired);
   group.SendToAll(message);
+  job.sent_desired = desired;
+  if (desired == tundra::v1::PAUSE) {
+    job.pause_asked = std::min(job.pause_asked, Clock::System()->Monotonic());
+  }
 }
 
 // The coordinator wants the group's job there no more: ranks that are still at it
@@ -66,13 +75,7 @@ void Supervisor::HandleJob(LocalGroup& group) {
 void Supervisor::LeaveJob(LocalGroup& group) {
   const auto it = jobs_.find(group.id());
   if (it == jobs_.end()) return;
-  if (it->second.started) {
-    ToRank message;
-    message.mutable_steer()->set_job_id(it->second.assignment.job_id());
-    message.mutable_steer()->set_attempt(it->second.assignment.attempt());
-    message.mutable_steer()->set_desired(tundra::v1::CANCEL);
-    group.SendToAll(message);
-  }
+  if (it->second.started) Steer(group, it->second, tundra::v1::CANCEL);
   jobs_.erase(it);
 }
 
@@ -164,20 +167,12 @@ void Supervisor::HandleJobMessage(LocalGroup& group, FromRank message) {
   switch (message.message_case()) {
     case FromRank::kJob:
       outbox.Update(message.job().report());
+      CountPreemption(group, message);
       break;
-    case FromRank::kMetrics: {
-      const auto& metrics = message.metrics();
-      {
-        absl::MutexLock lock(&mu_);
-        status_.steps_total += metrics.step() > 0;
-        status_.tokens_total += metrics.tokens();
-        status_.allreduce_bytes_total += metrics.allreduce_bytes();
-        status_.redone_allreduce_bytes_total += metrics.redone_allreduce_bytes();
-        status_.nonfinite_steps_total += metrics.non_finite();
-      }
-      outbox.AddMetrics(metrics);
+    case FromRank::kMetrics:
+      metrics_.OnLedStep(message.metrics());
+      outbox.AddMetrics(message.metrics());
       break;
-    }
     case FromRank::kCheckpoint:
       KeepCheckpoint(key, message.checkpoint(),
                      group.assignment().job().spec().checkpoint().keep());
@@ -185,6 +180,18 @@ void Supervisor::HandleJobMessage(LocalGroup& group, FromRank message) {
     default:
       LogWarning("group {}: a message of no use from a rank", group.id());
   }
+}
+
+void Supervisor::CountPreemption(const LocalGroup& group, const FromRank& message) {
+  const auto& report = message.job().report();
+  const auto job = jobs_.find(group.id());
+  if (report.phase() != tundra::v1::STOPPED || report.has_failure() || job == jobs_.end() ||
+      job->second.assignment.job_id() != message.job_id() ||
+      job->second.assignment.attempt() != message.attempt() ||
+      job->second.sent_desired != tundra::v1::PAUSE) {
+    return;
+  }
+  metrics_.OnPreemption(Clock::System()->Monotonic() - job->second.pause_asked);
 }
 
 // Notes a checkpoint for delivery and for the next attempt. While the coordinator
@@ -211,7 +218,12 @@ void Supervisor::UploadCheckpoint(const AttemptKey& key, const CheckpointSaved& 
       return transfers_->Put(saved.dir() + "/state.safetensors", report.sha256(),
                              report.size_bytes());
     };
+    const absl::Time start = absl::Now();
     const absl::Status status = put();
+    // Cancelled when the worker ends: no failure.
+    if (!absl::IsCancelled(status)) {
+      metrics_.OnCheckpoint("upload", absl::Now() - start, !status.ok());
+    }
     Post([this, key, step = report.step(), sha256 = report.sha256(), status] {
       sending_wanted_.erase(sha256);
       const auto it = outboxes_.find(key);

@@ -117,6 +117,7 @@ class SupervisorTest : public ::testing::Test {
     return true;
   }
 
+  std::string Metrics() { return supervisor_->RenderMetrics(); }
   std::string Checkpoints(const std::string& below = "") {
     return options_.data_dir + "/checkpoints/job-1" + below;
   }
@@ -137,7 +138,16 @@ TEST_F(SupervisorTest, RunsAJobDeliversItAndKeepsOnlyTheCheckpointsItNeeds) {
   coordinator_.Assign(assignment_);
   ASSERT_TRUE(WaitForCheckpoint(3));
   EXPECT_TRUE(WaitUntil([&] { return supervisor_->status().ranks_ready == 2; }));
-  EXPECT_EQ(supervisor_->status().steps_total, 3);
+  for (const char* line :
+       {"tundra_steps_total 3", "tundra_step_duration_seconds_sum{phase=\"update\"} 1.5",
+        "tundra_checkpoint_duration_seconds_count{stage=\"upload\"} 3",
+        "tundra_worker_ranks{state=\"ready\"} 2"}) {
+    EXPECT_TRUE(WaitUntil([&] {
+      return Metrics().find(absl::StrCat("\n", line, "\n")) != std::string::npos;
+    })) << line
+        << " is not in\n"
+        << Metrics();
+  }
   {
     absl::MutexLock lock(&coordinator_.mu);
     EXPECT_EQ(coordinator_.blobs.at(Sha256Hex(StateOf(3))), StateOf(3));
@@ -180,6 +190,8 @@ TEST_F(SupervisorTest, ANextAttemptGoesOnFromTheCopyHereAlsoWhenTheFirstIsForgot
   ASSERT_TRUE(WaitForJob(
       [](const auto& job) { return job.attempt() == 2 && job.phase() == tundra::v1::TRAINING; }));
   EXPECT_TRUE(fs::exists(Checkpoints("/1/3")));
+  EXPECT_THAT(Metrics(),
+              ::testing::HasSubstr("tundra_collective_aborts_total{reason=\"next_epoch\"} 1\n"));
   absl::MutexLock lock(&coordinator_.mu);
   EXPECT_EQ(coordinator_.fetches.size(), fetched) << "data and state were here";
 }
@@ -222,6 +234,7 @@ TEST_F(SupervisorTest, DrainingSavesTheJobAndEndsOnceThatIsStored) {
   supervisor_->Stop();
   ASSERT_TRUE(WaitForPhase(tundra::v1::STOPPED));
   EXPECT_TRUE(WaitForCheckpoint(4)) << "saved after it was told to drain";
+  EXPECT_THAT(Metrics(), ::testing::HasSubstr("tundra_preemption_duration_seconds_count 1\n"));
   EXPECT_TRUE(coordinator_.report().draining());
   Ack(1).set_done(true);
   coordinator_.Assign(assignment_);

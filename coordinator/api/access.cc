@@ -8,6 +8,7 @@
 #include "coordinator/api/audit.h"
 #include "coordinator/api/errors.h"
 #include "coordinator/api/names.h"
+#include "coordinator/workers/quota_use.h"
 
 namespace tundra::coordinator {
 namespace {
@@ -53,20 +54,6 @@ absl::StatusOr<absl::Time> ExpiryOf(const v1::CreateTokenRequest& request, absl:
 }
 
 }  // namespace
-
-absl::StatusOr<std::map<TenantId, int32_t>> DevicesHeld(ReadTxn& txn) {
-  std::map<JobId, int32_t> by_job;
-  ASSIGN_OR_RETURN(const std::vector<GroupRecord> groups, txn.ListGroups());
-  for (const GroupRecord& group : groups) {
-    if (!group.job.empty()) by_job[group.job] += static_cast<int32_t>(group.members.size());
-  }
-  std::map<TenantId, int32_t> held;
-  for (const auto& [job, devices] : by_job) {
-    const absl::StatusOr<JobRecord> record = txn.GetJob(job);
-    if (record.ok()) held[record->tenant] += devices;
-  }
-  return held;
-}
 
 absl::StatusOr<v1::Caller> Access::GetCaller(const Caller& caller, const v1::GetCallerRequest&) {
   v1::Caller out;

@@ -38,7 +38,4 @@ class Access {
   const Context* const context_;
 };
 
-// Devices that each tenant's jobs hold.
-absl::StatusOr<std::map<TenantId, int32_t>> DevicesHeld(ReadTxn& txn);
-
 }  // namespace tundra::coordinator

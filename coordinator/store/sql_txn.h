@@ -6,6 +6,7 @@
 #include <google/protobuf/message_lite.h>
 #include <soci/soci.h>
 
+#include <map>
 #include <string>
 #include <vector>
 
@@ -28,6 +29,8 @@ class SqlTxn : public Txn {
   absl::StatusOr<std::vector<CheckpointRecord>> ListCheckpoints(const JobRecord& job,
                                                                 int64_t before_step,
                                                                 int32_t limit) override;
+  absl::StatusOr<std::map<int64_t, CheckpointRecord>> NewestCheckpoints(
+      v1::JobState state) override;
   absl::StatusOr<CheckpointRecord> GetCheckpoint(const JobRecord& job, int64_t step) override;
   absl::StatusOr<DatasetRecord> GetDataset(const DatasetId& id) override;
   absl::StatusOr<DatasetRecord> FindDataset(const TenantId& tenant, const std::string& sha256,

@@ -345,6 +345,28 @@ absl::StatusOr<std::vector<CheckpointRecord>> SqlTxn::ListCheckpoints(const JobR
   });
 }
 
+absl::StatusOr<std::map<int64_t, CheckpointRecord>> SqlTxn::NewestCheckpoints(v1::JobState state) {
+  using Records = std::map<int64_t, CheckpointRecord>;
+  return SqlGuard("listing checkpoints", [&]() -> absl::StatusOr<Records> {
+    const int wanted = state;
+    long long key = 0;
+    int is_final = 0;
+    std::string body;
+    soci::statement st =
+        (sql_.prepare << "SELECT c.job_key, c.is_final, c.body FROM jobs j JOIN checkpoints c "
+                         "ON c.job_key = j.key AND c.step = "
+                         "(SELECT MAX(step) FROM checkpoints WHERE job_key = j.key) "
+                         "WHERE j.state = :s",
+         soci::use(wanted), soci::into(key), soci::into(is_final), soci::into(body));
+    st.execute();
+    Records records;
+    while (st.fetch()) {
+      ASSIGN_OR_RETURN(records[key], DecodeCheckpoint(body, is_final));
+    }
+    return records;
+  });
+}
+
 absl::StatusOr<CheckpointRecord> SqlTxn::GetCheckpoint(const JobRecord& job, int64_t step) {
   return SqlGuard("reading a checkpoint", [&]() -> absl::StatusOr<CheckpointRecord> {
     const long long key = job.key, wanted = step;

@@ -50,6 +50,9 @@ class ReadTxn {
   virtual absl::StatusOr<std::vector<CheckpointRecord>> ListCheckpoints(const JobRecord& job,
                                                                         int64_t before_step,
                                                                         int32_t limit) = 0;
+  // The newest checkpoint of each job in this state, by the job's key; none of jobs without one.
+  virtual absl::StatusOr<std::map<int64_t, CheckpointRecord>> NewestCheckpoints(
+      v1::JobState state) = 0;
   // Errors: kNotFound.
   virtual absl::StatusOr<CheckpointRecord> GetCheckpoint(const JobRecord& job, int64_t step) = 0;
 

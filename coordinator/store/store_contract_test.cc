@@ -247,6 +247,33 @@ TEST_F(StoreContractTest, BlobsAreKeptWhileSomethingRefersToThem) {
   }));
 }
 
+TEST_F(StoreContractTest, TheNewestCheckpointOfEachJobInAStateComesInOneAnswer) {
+  const JobRecord first = NewJob("job-1"), second = NewJob("job-2"), queued = NewJob("job-3");
+  NewJob("job-4");
+  for (const char* const id : {"job-1", "job-2", "job-4"}) {
+    TUNDRA_ASSERT_OK(
+        Change(id, [](JobDraft& draft) { return draft.Move(v1::STARTING, "starts"); }));
+  }
+  TUNDRA_ASSERT_OK(store_->Write([&](Txn& txn) -> absl::Status {
+    for (const auto& [job, step] : {std::pair{first, 5}, {first, 9}, {second, 2}, {queued, 3}}) {
+      CheckpointRecord checkpoint;
+      checkpoint.checkpoint.set_step(step);
+      checkpoint.final = step == 9;
+      TUNDRA_EXPECT_OK(txn.PutCheckpoint(job, checkpoint));
+    }
+    return absl::OkStatus();
+  }));
+  TUNDRA_EXPECT_OK(store_->Read([&](ReadTxn& txn) {
+    const auto newest = *txn.NewestCheckpoints(v1::STARTING);
+    EXPECT_EQ(newest.size(), 2u) << "neither that of another state nor one of a job without any";
+    EXPECT_EQ(newest.at(first.key).checkpoint.step(), 9);
+    EXPECT_TRUE(newest.at(first.key).final);
+    EXPECT_EQ(newest.at(second.key).checkpoint.step(), 2);
+    EXPECT_TRUE(txn.NewestCheckpoints(v1::RUNNING)->empty());
+    return absl::OkStatus();
+  }));
+}
+
 TEST_F(StoreContractTest, DeletingAJobLeavesNothingOfIt) {
   const JobRecord made = NewJob("job-1");
   TUNDRA_ASSERT_OK(store_->Write([&](Txn& txn) {

@@ -395,10 +395,10 @@ TEST_F(ApiTest, ServesHealthAndMetrics) {
   const std::string metrics = client.Get("/metrics")->body;
   for (const char* const line :
        {"tundra_jobs{state=\"QUEUED\"} 1", "tundra_workers{state=\"connected\"} 1",
-        "tundra_queue_devices 8", "tundra_build_info{version=",
+        "tundra_queue_devices{tenant=\"default\"} 8", "tundra_build_info{version=",
         "tundra_rpc_duration_seconds_count{code=\"OK\",method=\"CreateJob\"} 1",
         "tundra_db_commit_duration_seconds_count", "tundra_fenced_writes_total 0",
-        "tundra_steps_total 0", "tundra_tokens_total 0", "tundra_queue_oldest_seconds "}) {
+        "tundra_steps_total 0", "tundra_leader 1", "tundra_queue_oldest_seconds "}) {
     EXPECT_THAT(metrics, HasSubstr(line));
   }
   EXPECT_EQ(client.Get("/other")->status, 404);

@@ -247,9 +247,7 @@ absl::StatusOr<bool> Controller::Tick() {
     }
     RETURN_IF_ERROR(status);
     LogInfo("{}", std::visit(Describe{}, decision));
-    if (const auto* const failed = std::get_if<FailJob>(&decision)) {
-      if (options_.on_failure) options_.on_failure(failed->code);
-    }
+    options_.on_decision(decision);
     if (!changed.empty()) hub_->Notify(changed);
   }
   {
@@ -262,6 +260,7 @@ absl::StatusOr<bool> Controller::Tick() {
 
 absl::Status Controller::Publish() {
   std::vector<PlannedGroup> plan;
+  std::vector<HeldDevices> held;
   RETURN_IF_ERROR(store_->Read([&](ReadTxn& txn) -> absl::Status {
     ASSIGN_OR_RETURN(const std::vector<GroupRecord> groups, txn.ListGroups());
     for (const GroupRecord& group : groups) {
@@ -270,9 +269,11 @@ absl::Status Controller::Publish() {
       if (group.job.empty()) continue;
       ASSIGN_OR_RETURN(const JobRecord job, txn.GetJob(group.job));
       ASSIGN_OR_RETURN(planned.job, AssignmentOf(txn, group, job));
+      held.push_back({job.id, job.tenant.value, static_cast<int>(group.members.size())});
     }
     return absl::OkStatus();
   }));
+  options_.on_plan(held);
   fleet_->SetPlan(std::move(plan));
   published_ = true;
   return absl::OkStatus();

@@ -17,11 +17,20 @@
 
 namespace tundra::coordinator {
 
+// A job and the devices that it holds.
+struct HeldDevices {
+  JobId job;
+  std::string tenant;
+  int devices = 0;
+};
+
 struct ControllerOptions {
   // How often it looks without being kicked (leases, estimates).
   absl::Duration interval = absl::Seconds(1);
-  // Told of each job that it fails.
-  std::function<void(v1::FailureCode)> on_failure;
+  // Told of each decision that was carried out.
+  std::function<void(const Decision&)> on_decision = [](const Decision&) {};
+  // Told of each plan, as of now.
+  std::function<void(const std::vector<HeldDevices>&)> on_plan = [](const auto&) {};
 };
 
 class Controller {

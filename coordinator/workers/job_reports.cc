@@ -1,6 +1,8 @@
 #include "coordinator/workers/job_reports.h"
 
 #include <algorithm>
+#include <cmath>
+#include <optional>
 
 #include "absl/strings/str_cat.h"
 #include "common/sha256.h"
@@ -20,8 +22,21 @@ constexpr double kSmoothing = 0.1;
 class ReportApplier {
  public:
   ReportApplier(Txn& txn, BlobStore& blobs, const v1::JobReport& report, JobDraft draft,
-                JobReportResult& result)
-      : txn_(txn), blobs_(blobs), report_(report), draft_(std::move(draft)), result_(result) {}
+                const GroupRecord& group, JobReportResult& result)
+      : txn_(txn),
+        blobs_(blobs),
+        report_(report),
+        draft_(std::move(draft)),
+        devices_(static_cast<double>(group.members.size())),
+        result_(result) {
+    result_.tenant = draft_.record().tenant.value;
+    result_.resume_step = std::max<int64_t>(0, group.resume_step);
+    result_.seen_step = draft_.record().attempt_start_step;
+    result_.attempt_step = report.step();
+    for (const v1::StepMetrics& m : report.metrics()) {
+      result_.attempt_step = std::max(result_.attempt_step, m.step());
+    }
+  }
 
   absl::Status Run() {
     const v1::JobState before = draft_.state();
@@ -30,6 +45,7 @@ class ReportApplier {
     Samples();
     RETURN_IF_ERROR(Phase());
     RETURN_IF_ERROR(Acknowledge());
+    result_.state = draft_.state();
     result_.moved = draft_.state() != before;
     result_.changed |= result_.moved;
     if (!result_.changed) return absl::OkStatus();
@@ -68,6 +84,10 @@ class ReportApplier {
                              : (1 - kSmoothing) * seconds + kSmoothing * m.step_seconds();
       ++result_.new_steps;
       result_.new_tokens += m.tokens();
+      // A counter never goes back.
+      if (m.step_seconds() > 0 && std::isfinite(m.step_seconds())) {
+        result_.new_device_seconds += devices_ * m.step_seconds();
+      }
     }
     if (m.has_validation_loss() && m.step() >= job.step()) {
       job.set_validation_loss(m.validation_loss());
@@ -267,6 +287,7 @@ class ReportApplier {
   BlobStore& blobs_;
   const v1::JobReport& report_;
   JobDraft draft_;
+  const double devices_;
   JobReportResult& result_;
 };
 
@@ -277,19 +298,21 @@ bool CannotTakePart(const v1::JobReport& report) {
          report.metrics().empty() && report.checkpoints().empty() && report.samples().empty();
 }
 
-// Whether the report comes from the holder of rank 0 of the present attempt; or from another
-// of its workers that cannot take part, which its leader has no way to know.
-absl::StatusOr<bool> PassesFence(Txn& txn, const JobDraft& draft, const WorkerId& worker,
-                                 const v1::JobReport& report) {
-  if (!draft.Check({report.attempt(), report.epoch()}).ok()) return false;
-  const absl::StatusOr<GroupRecord> group = FindGroup(txn, draft.record().group);
-  if (absl::IsNotFound(group.status())) return false;
+// The job's group if the report comes from the holder of rank 0 of the present attempt, or from
+// another of its workers that cannot take part, which its leader has no way to know; else none.
+absl::StatusOr<std::optional<GroupRecord>> PassFence(Txn& txn, const JobDraft& draft,
+                                                     const WorkerId& worker,
+                                                     const v1::JobReport& report) {
+  if (!draft.Check({report.attempt(), report.epoch()}).ok()) return std::nullopt;
+  absl::StatusOr<GroupRecord> group = FindGroup(txn, draft.record().group);
+  if (absl::IsNotFound(group.status())) return std::nullopt;
   RETURN_IF_ERROR(group.status());
-  if (group->members.empty()) return false;
-  if (group->members[0].worker == worker) return true;
-  if (!CannotTakePart(report)) return false;
-  return std::any_of(group->members.begin(), group->members.end(),
-                     [&](const auto& member) { return member.worker == worker; });
+  if (group->members.empty()) return std::nullopt;
+  if (group->members[0].worker == worker) return *std::move(group);
+  const bool member = std::any_of(group->members.begin(), group->members.end(),
+                                  [&](const auto& m) { return m.worker == worker; });
+  if (!member || !CannotTakePart(report)) return std::nullopt;
+  return *std::move(group);
 }
 
 }  // namespace
@@ -311,8 +334,11 @@ absl::StatusOr<JobReportResult> ApplyJobReport(Store& store, BlobStore& blobs,
     if (!record.ok() && !absl::IsNotFound(record.status())) return record.status();
     if (record.ok()) {
       JobDraft draft(*std::move(record), now);
-      ASSIGN_OR_RETURN(const bool current, PassesFence(txn, draft, worker, report));
-      if (current) return ReportApplier(txn, blobs, report, std::move(draft), result).Run();
+      ASSIGN_OR_RETURN(const std::optional<GroupRecord> group,
+                       PassFence(txn, draft, worker, report));
+      if (group.has_value()) {
+        return ReportApplier(txn, blobs, report, std::move(draft), *group, result).Run();
+      }
       // A repetition of what ended this very attempt is no intrusion: its
       // acknowledgement was lost.
       result.fenced = draft.job().attempt() != report.attempt() || IsPlaced(draft.state());

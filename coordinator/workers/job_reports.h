@@ -25,6 +25,15 @@ struct JobReportResult {
   std::vector<std::string> missing_blobs;
   int64_t new_steps = 0;
   int64_t new_tokens = 0;
+  // What the group's devices spent on these steps.
+  double new_device_seconds = 0;
+  // The rest is set only when the report was heard.
+  std::string tenant;
+  v1::JobState state = v1::JOB_STATE_UNSPECIFIED;
+  // Steps done as of this attempt; where it began; the highest step of the attempts before.
+  int64_t attempt_step = 0;
+  int64_t resume_step = 0;
+  int64_t seen_step = 0;
   // Set when this report ended the job in FAILED.
   v1::FailureCode failed = v1::FAILURE_CODE_UNSPECIFIED;
 };

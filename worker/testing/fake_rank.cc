@@ -38,7 +38,8 @@ class FakeRank {
       if (message.has_peers()) SendState(tundra::v1::READY);
       ready_ |= message.has_peers();
       if (message.has_start()) start_ = message.start();
-      if (ready_ && !start_.job().job_id().empty() && (message.has_peers() || message.has_start())) {
+      if (ready_ && !start_.job().job_id().empty() &&
+          (message.has_peers() || message.has_start())) {
         Start();
       }
       if (message.has_steer()) Steer(message.steer());
@@ -86,6 +87,9 @@ class FakeRank {
       FromRank metrics = Message();
       metrics.mutable_metrics()->set_step(step);
       link_->Send(metrics).IgnoreError();
+      FromRank figures;
+      figures.mutable_figures()->mutable_step()->set_update_seconds(0.5);
+      link_->Send(figures).IgnoreError();
       Checkpoint(step);
     }
   }

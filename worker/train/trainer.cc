@@ -238,8 +238,8 @@ absl::StatusOr<StepMetrics> Trainer::RunStep(const StepPlan& plan) {
   }
   metrics.weights_wait_seconds = options_.weights->stats().wait_seconds - waited;
   TUNDRA_CHECK(decision != SumDecision::kRedo) << "exponents don't settle";
-  Stopwatch watch(&metrics.update_seconds);
   if (decision == SumDecision::kAccept) {
+    Stopwatch watch(&metrics.update_seconds);
     ASSIGN_OR_RETURN(metrics.grad_norm,
                      MeanGradients(static_cast<double>(sum_->scalars().target_tokens)));
   }
@@ -255,7 +255,11 @@ absl::StatusOr<StepMetrics> Trainer::RunStep(const StepPlan& plan) {
     return metrics;
   }
   state_.exponents = std::move(exponents);
-  RETURN_IF_ERROR(Update(metrics));
+  {
+    // Ends before the figures are handed over.
+    Stopwatch watch(&metrics.update_seconds);
+    RETURN_IF_ERROR(Update(metrics));
+  }
   return metrics;
 }
 

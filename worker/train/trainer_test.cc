@@ -359,6 +359,16 @@ TEST_F(Training, ADeadPeerFailsTheStepAndLeavesTheStateAsItWas) {
   EXPECT_EQ(group.StateHash(0), before);
 }
 
+TEST_F(Training, EachPhaseOfAStepIsTimed) {
+  TestGroup group(With(2, 2));
+  TUNDRA_ASSERT_OK(group.Start());
+  TUNDRA_ASSERT_OK_AND_ASSIGN(const auto metrics, group.Run(1));
+  EXPECT_GT(metrics[0].compute_seconds, 0);
+  EXPECT_GT(metrics[0].reduce_seconds, 0);
+  EXPECT_GT(metrics[0].update_seconds, 0);
+  EXPECT_LE(metrics[0].weights_wait_seconds, metrics[0].compute_seconds);
+}
+
 TEST_F(Training, NonFiniteGradientsAreSkippedAlikeAndEndTheJobAfterTheLimit) {
   options_.spec.non_finite_limit = 3;
   TestGroup group(With(2, 2));
