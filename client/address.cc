@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "absl/strings/str_join.h"
+#include "client/process.h"
 #include "common/files.h"
 #include "common/secret.h"
 #include "common/status.h"
@@ -62,7 +63,19 @@ LocalService FindLocal() {
     const bool there = state.is_object() && state.contains(key) && state[key].is_string();
     return there ? state[key].get<std::string>() : std::string();
   };
-  return {text("address"), text("token_file")};
+  LocalService local{text("address"), ""};
+  // Once its coordinator has ended, its port may be somebody else's, who must not get the token.
+  const auto processes = state.is_object() ? state.find("processes") : state.end();
+  if (processes != state.end() && processes->is_array() && !processes->empty()) {
+    const auto& first = processes->front();
+    if (first.is_object() && first.contains("pid") && first["pid"].is_number_integer() &&
+        first.contains("start_time") && first["start_time"].is_string() &&
+        !first["start_time"].get_ref<const std::string&>().empty() &&
+        StartTime(first["pid"].get<pid_t>()) == first["start_time"].get<std::string>()) {
+      local.token_file = text("token_file");
+    }
+  }
+  return local;
 }
 
 absl::StatusOr<Address> Choose(const AddressFlags& flags, const LocalService& local) {

@@ -2,12 +2,14 @@
 #include "client/address.h"
 
 #include <gtest/gtest.h>
+#include <unistd.h>
 
 #include <cmath>
 #include <cstdlib>
 #include <limits>
 
 #include "client/chart.h"
+#include "client/process.h"
 #include "client/progress.h"
 #include "common/files.h"
 #include "common/rpc.h"
@@ -106,13 +108,23 @@ TEST_F(AddressTest, TokensAndTlsComeFromFlagsContextsAndTheEnvironmentInThisOrde
   ::unsetenv("TUNDRA_TOKEN");
 }
 
-TEST_F(AddressTest, TheTokenOfLocalUpIsForItsOwnServiceAlone) {
-  TUNDRA_ASSERT_OK(
-      WriteFileAtomically(LocalStatePath(DefaultDataDir()),
-                          R"({"address": "127.0.0.1:77", "token_file": "/local.token"})"));
+TEST_F(AddressTest, TheTokenOfLocalUpIsForItsOwnServiceWhileItRuns) {
+  const auto note = [&](const std::string& start_time) {
+    TUNDRA_ASSERT_OK(WriteFileAtomically(
+        LocalStatePath(DefaultDataDir()),
+        R"({"address": "127.0.0.1:77", "token_file": "/local.token", "processes": [{"pid": )" +
+            std::to_string(::getpid()) + R"(, "start_time": ")" + start_time + "\"}]}"));
+  };
+  note(StartTime(::getpid()));
   EXPECT_EQ(FindAddress({})->security.token_file, "/local.token");
   EXPECT_EQ(FindAddress({.address = "127.0.0.1:77"})->security.token_file, "/local.token");
   EXPECT_EQ(FindAddress({.address = "127.0.0.1:78"})->security.token_file, "");
+  // Another process has the number, and maybe the port.
+  for (const char* const gone : {"1", ""}) {
+    note(gone);
+    EXPECT_EQ(FindAddress({})->value, "127.0.0.1:77");
+    EXPECT_EQ(FindAddress({})->security.token_file, "");
+  }
 }
 
 TEST(LoopbackTest, OnlyNumbersAndNamesOfThisHostPass) {

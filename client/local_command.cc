@@ -18,6 +18,7 @@
 #include "absl/strings/str_split.h"
 #include "client/commands.h"
 #include "client/output.h"
+#include "client/process.h"
 #include "client/rpc_calls.h"
 #include "common/files.h"
 #include "common/secret.h"
@@ -51,18 +52,6 @@ struct Child {
   // Of the process, so that its number is never taken for another's.
   std::string start_time;
 };
-
-// Field 22 of /proc/PID/stat: tells a process from another with its number.
-std::string StartTime(pid_t pid) {
-  const auto stat = ReadFile(absl::StrCat("/proc/", pid, "/stat"), 1 << 16);
-  if (!stat.ok()) return "";
-  const size_t end_of_name = stat->rfind(')');
-  if (end_of_name == std::string::npos) return "";
-  const std::vector<std::string> fields = absl::StrSplit(stat->substr(end_of_name + 2), ' ');
-  // A process that has ended but was not reaped no longer runs.
-  if (fields.size() < 20 || fields[0] == "Z") return "";
-  return fields[19];
-}
 
 std::string Tail(const std::string& path, size_t lines) {
   const auto bytes = ReadFile(path, 64 << 20);

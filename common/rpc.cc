@@ -158,6 +158,8 @@ std::shared_ptr<grpc::Channel> ChannelSource::Make() const {
                                         .pem_cert_chain = material->cert});
   } else {
     credentials = grpc::InsecureChannelCredentials();
+    // Else $http_proxy would be handed calls and token, in the clear.
+    arguments.SetInt(GRPC_ARG_ENABLE_HTTP_PROXY, 0);
   }
   std::vector<std::unique_ptr<grpc::experimental::ClientInterceptorFactoryInterface>> interceptors;
   if (!security_.token.empty() || !security_.token_file.empty()) {

@@ -47,6 +47,12 @@ absl::StatusOr<std::string> CheckSecret(std::string_view text, const std::string
   return secret;
 }
 
+std::string OpenToOthers(const std::string& path) {
+  struct stat st {};
+  if (::stat(path.c_str(), &st) != 0 || (st.st_mode & S_IROTH) == 0) return "";
+  return absl::StrCat(path, " can be read by every user of this machine: chmod 600 it");
+}
+
 std::string FileStamp(const std::string& path) {
   struct stat st {};
   if (::stat(path.c_str(), &st) != 0) return "";

@@ -19,6 +19,9 @@ absl::StatusOr<std::string> ReadSecretFile(const std::string& path);
 // Errors: kInvalidArgument.
 absl::StatusOr<std::string> CheckSecret(std::string_view text, const std::string& source);
 
+// A sentence for the log when users beyond owner and group may read the file; empty otherwise.
+std::string OpenToOthers(const std::string& path);
+
 // Changes whenever the file is written or replaced; empty while there is none. To tell whether
 // to read it again.
 std::string FileStamp(const std::string& path);

@@ -39,9 +39,10 @@ X509Ptr FirstCertificate(const std::string& text) {
   return certificate;
 }
 
-absl::Time NotAfter(const X509* certificate) {
+// `bad` when it cannot be read.
+absl::Time TimeOf(const ASN1_TIME* asn1, absl::Time bad) {
   tm time{};
-  if (ASN1_TIME_to_tm(X509_get0_notAfter(certificate), &time) != 1) return absl::InfinitePast();
+  if (ASN1_TIME_to_tm(asn1, &time) != 1) return bad;
   return absl::FromTM(time, absl::UTCTimeZone());
 }
 
@@ -66,7 +67,13 @@ absl::Status CheckPair(const TlsFiles& files, TlsMaterial& material, absl::Time 
     return absl::InvalidArgumentError(
         absl::StrCat(files.key, ": is not the private key of the certificate in ", files.cert));
   }
-  material.not_after = NotAfter(certificate.get());
+  const absl::Time not_before =
+      TimeOf(X509_get0_notBefore(certificate.get()), absl::InfiniteFuture());
+  if (not_before > now) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        files.cert, ": the certificate is not valid before ", absl::FormatTime(not_before)));
+  }
+  material.not_after = TimeOf(X509_get0_notAfter(certificate.get()), absl::InfinitePast());
   if (material.not_after <= now) {
     return absl::InvalidArgumentError(absl::StrCat(files.cert, ": the certificate expired at ",
                                                    absl::FormatTime(material.not_after)));

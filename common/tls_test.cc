@@ -58,6 +58,9 @@ TEST_F(TlsTest, EveryFaultNamesItsFile) {
   PutPair(ca_.Issue("old", -60));
   EXPECT_THAT(ReadTls(files_, absl::Now()),
               StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("expired")));
+  PutPair(ca_.Issue("early"));
+  EXPECT_THAT(ReadTls(files_, absl::Now() - absl::Hours(2)),
+              StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("not valid before")));
   EXPECT_THAT(ReadTls({.cert = dir_ / "cert"}, absl::Now()),
               StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("--tls-key")));
   EXPECT_THAT(ReadTls({.ca = dir_ / "none"}, absl::Now()),

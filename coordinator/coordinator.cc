@@ -17,6 +17,7 @@
 #include "coordinator/http/web_server.h"
 #include "coordinator/http/web_tls.h"
 #include "coordinator/store/sqlite_store.h"
+#include "coordinator/workers/drained.h"
 
 namespace tundra::coordinator {
 namespace {
@@ -153,20 +154,12 @@ class CoordinatorImpl : public Coordinator {
     options_.auth.on_failure = [this](std::string_view reason) { metrics_.OnAuthFailure(reason); };
     authenticator_ = std::make_unique<Authenticator>(store_.get(), options_.clock, options_.auth);
     RETURN_IF_ERROR(authenticator_->Start());
-    std::set<WorkerId> drained;
-    RETURN_IF_ERROR(store_->Read([&](ReadTxn& txn) -> absl::Status {
-      ASSIGN_OR_RETURN(const std::vector<WorkerRecord> workers, txn.ListWorkers());
-      for (const WorkerRecord& worker : workers) {
-        if (worker.drained) drained.insert(worker.id);
-      }
-      return absl::OkStatus();
-    }));
-    fleet_.SetDrained(std::move(drained));
-    return absl::OkStatus();
+    return LoadDrained(*store_, fleet_);
   }
 
   void FillContext() {
     context_.authenticator = authenticator_.get();
+    context_.refusals = &refusals_;
     context_.store = store_.get();
     context_.blobs = blobs_.get();
     context_.fleet = &fleet_;
@@ -245,6 +238,7 @@ class CoordinatorImpl : public Coordinator {
   std::unique_ptr<Executor> validation_executor_;
   std::unique_ptr<Executor> blob_executor_;
   std::unique_ptr<Executor> session_executor_;
+  RefusalLimit refusals_;
   Context context_;
   std::unique_ptr<ApiServer> api_;
   std::unique_ptr<ProbeServer> probes_;

@@ -2,6 +2,7 @@
 // SIGINT. Exit codes: 0 stopped as asked, 1 a fault, 2 bad usage, settings or
 // address.
 #include <signal.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
@@ -109,6 +110,8 @@ int Serve(const Config& config) {
   sigaddset(&stop, SIGTERM);
   sigaddset(&stop, SIGINT);
   pthread_sigmask(SIG_BLOCK, &stop, nullptr);
+  // Rows of data sets, samples and hashes of tokens are nobody else's.
+  umask(077);
   // A file over a limit or a client that went is an error code, not an end.
   signal(SIGXFSZ, SIG_IGN);
   signal(SIGPIPE, SIG_IGN);

@@ -1,6 +1,7 @@
 // tundra-worker: the supervisor of a node and, started again by it as
 // `tundra-worker rank`, each of its rank processes.
 #include <signal.h>
+#include <sys/stat.h>
 
 #include <CLI/CLI.hpp>
 #include <cstdio>
@@ -180,6 +181,8 @@ absl::Status RunSupervisor(const WorkerFlags& flags, const sigset_t& signals) {
 
 int Main(int argc, char** argv) {
   ::signal(SIGPIPE, SIG_IGN);
+  // Rows of data sets and checkpoints are nobody else's.
+  ::umask(077);
   if (argc == 2 && std::string_view(argv[1]) == "rank") return RankMain();
 
   CLI::App app{

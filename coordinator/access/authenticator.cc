@@ -42,6 +42,11 @@ std::string TokenOf(const Credentials& credentials) {
 }  // namespace
 
 absl::Status Authenticator::Start() {
+  for (const std::string& file : {options_.bootstrap_token_file, options_.worker_token_file}) {
+    if (const std::string warning = OpenToOthers(file); !warning.empty()) {
+      LogWarning("{}", warning);
+    }
+  }
   RETURN_IF_ERROR(Bootstrap());
   RETURN_IF_ERROR(Reload());
   if (!options_.worker_token_file.empty()) {
@@ -84,6 +89,7 @@ absl::Status Authenticator::Bootstrap() {
 }
 
 absl::Status Authenticator::Reload() {
+  absl::MutexLock reload(&reload_mu_);
   std::map<std::string, TokenRecord> tokens;
   RETURN_IF_ERROR(store_->Read([&](ReadTxn& txn) -> absl::Status {
     ASSIGN_OR_RETURN(const std::vector<TokenRecord> list, txn.ListTokens());
@@ -128,6 +134,17 @@ Authorization Authenticator::Authorize(const Credentials& credentials,
     result.status = AuthorizeToken(credentials, policy->role, result.caller);
   }
   return result;
+}
+
+absl::Status Authenticator::Recheck(const Caller& caller) const {
+  if (!caller.actor.starts_with("tokens/")) return absl::OkStatus();
+  absl::MutexLock lock(&mu_);
+  for (const auto& [hash, record] : tokens_) {
+    if (caller.actor.substr(7) != record.id.value) continue;
+    if (record.expire_time > clock_->Now()) return absl::OkStatus();
+    return absl::UnauthenticatedError("the token has expired meanwhile");
+  }
+  return absl::UnauthenticatedError("the token was deleted meanwhile");
 }
 
 absl::Status Authenticator::Refuse(std::string_view reason, absl::Status status) const {

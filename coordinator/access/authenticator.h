@@ -54,6 +54,9 @@ class Authenticator {
 
   // Never blocks.
   Authorization Authorize(const Credentials& credentials, std::string_view method) const;
+  // Whether a token with which a stream was opened is still good; OK for callers without one.
+  // Never blocks. Errors: kUnauthenticated.
+  absl::Status Recheck(const Caller& caller) const;
 
  private:
   absl::Status AuthorizeWorker(const Credentials& credentials, Caller& caller) const;
@@ -66,6 +69,9 @@ class Authenticator {
   Store* const store_;
   Clock* const clock_;
   const AuthOptions options_;
+  // Held over a read of the store and what follows from it: an older list must not replace a
+  // newer one.
+  absl::Mutex reload_mu_;
   mutable absl::Mutex mu_;
   // By hash of the secret.
   std::map<std::string, TokenRecord> tokens_ ABSL_GUARDED_BY(mu_);

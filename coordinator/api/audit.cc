@@ -10,6 +10,15 @@ namespace {
 constexpr size_t kMostMessageBytes = 1000;
 constexpr size_t kMostResourceBytes = 200;
 
+// Cut between characters: what is no UTF-8 could not be read from the store again.
+std::string Clip(std::string_view text, size_t most) {
+  if (text.size() > most) {
+    while (most > 0 && (static_cast<unsigned char>(text[most]) & 0xC0) == 0x80) --most;
+    text = text.substr(0, most);
+  }
+  return std::string(text);
+}
+
 v1::AuditEntry EntryOf(const Context& context, const Caller& caller, const std::string& resource,
                        const absl::Status& status) {
   v1::AuditEntry entry;
@@ -19,10 +28,11 @@ v1::AuditEntry EntryOf(const Context& context, const Caller& caller, const std::
   entry.set_role(caller.role);
   entry.set_peer(caller.peer);
   entry.set_method(caller.method);
-  entry.set_resource(resource.substr(0, kMostResourceBytes));
+  entry.set_resource(Clip(resource, kMostResourceBytes));
   entry.set_code(static_cast<int32_t>(status.code()));
   if (!status.ok()) {
-    entry.set_message(std::string(status.message().substr(0, kMostMessageBytes)));
+    const absl::string_view message = status.message();
+    entry.set_message(Clip({message.data(), message.size()}, kMostMessageBytes));
   }
   return entry;
 }
@@ -46,6 +56,15 @@ std::string Field(const google::protobuf::Message& request, const std::string& n
 
 }  // namespace
 
+bool RefusalLimit::Allow(const std::string& actor, absl::Duration now) {
+  absl::MutexLock lock(&mu_);
+  if (now - window_ > absl::Minutes(1)) {
+    window_ = now;
+    counts_.clear();
+  }
+  return ++counts_[actor] <= kMostAMinute;
+}
+
 absl::Status WriteAudited(const Context& context, const Caller& caller,
                           const std::function<absl::StatusOr<std::string>(Txn&)>& fn) {
   v1::AuditEntry entry;
@@ -65,7 +84,8 @@ void RecordRefusal(const Context& context, const Caller& caller, const std::stri
   if (policy == nullptr || !policy->mutates) return;
   v1::AuditEntry entry = EntryOf(context, caller, resource, status);
   Log(entry);
-  // When the queue is full, the line in the log has to do.
+  // Beyond a rate, or when the queue is full, the line in the log has to do.
+  if (!context.refusals->Allow(caller.actor, context.clock->Monotonic())) return;
   context.executor->TryRun([store = context.store, entry]() mutable {
     const absl::Status stored = store->Write([&](Txn& txn) { return txn.AppendAudit(entry); });
     if (!stored.ok()) LogWarning("audit: {}", std::string(stored.message()));

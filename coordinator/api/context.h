@@ -5,6 +5,7 @@
 #include "common/clock.h"
 #include "coordinator/access/authenticator.h"
 #include "coordinator/api/dataset_validation.h"
+#include "coordinator/api/refusal_limit.h"
 #include "coordinator/blobs/blob_store.h"
 #include "coordinator/store/store.h"
 #include "coordinator/workers/controller.h"
@@ -37,6 +38,7 @@ struct Context {
   Executor* session_executor = nullptr;
   RpcObserver* observer = nullptr;
   Authenticator* authenticator = nullptr;
+  RefusalLimit* refusals = nullptr;
 };
 
 }  // namespace tundra::coordinator

@@ -3,7 +3,8 @@
 #include <grpc/grpc_security_constants.h>
 #include <grpcpp/security/auth_context.h>
 
-#include "absl/strings/match.h"
+#include "absl/strings/string_view.h"
+#include "coordinator/access/in_process.h"
 
 namespace tundra::coordinator {
 
@@ -11,11 +12,12 @@ Credentials CredentialsOf(const grpc::ServerContextBase& call) {
   Credentials credentials;
   credentials.peer = call.peer();
   // The web server calls from within the process, for somebody whose address it tells.
-  if (credentials.peer.empty() || absl::StartsWith(credentials.peer, "inproc")) {
-    const auto peer = call.client_metadata().find("tundra-peer");
-    if (peer != call.client_metadata().end()) {
-      credentials.peer.assign(peer->second.data(), peer->second.size());
-    }
+  const auto& metadata = call.client_metadata();
+  const auto peer = metadata.find(kPeerMetadata);
+  const auto key = metadata.find(kPeerKeyMetadata);
+  if (peer != metadata.end() && key != metadata.end() &&
+      absl::string_view(key->second.data(), key->second.size()) == PeerKey()) {
+    credentials.peer.assign(peer->second.data(), peer->second.size());
   }
   const auto [begin, end] = call.client_metadata().equal_range("authorization");
   if (begin != end) {

@@ -39,6 +39,13 @@ absl::Status CheckMetadata(const v1::UploadDatasetRequest::Metadata& m) {
   return v.ToStatus();
 }
 
+// Those that were uploaded before there were tenants have none in their message.
+v1::Dataset Shown(const DatasetRecord& record) {
+  v1::Dataset dataset = record.dataset;
+  dataset.set_tenant(absl::StrCat("tenants/", record.tenant.value));
+  return dataset;
+}
+
 // Errors: kResourceExhausted when `more` bytes would pass what the tenant's data sets may take.
 absl::Status CheckByteQuota(ReadTxn& txn, const TenantId& tenant, int64_t more) {
   ASSIGN_OR_RETURN(const TenantRecord record, txn.GetTenant(tenant));
@@ -144,7 +151,7 @@ absl::StatusOr<v1::Dataset> Datasets::Get(const Caller& caller,
   v1::Dataset dataset;
   RETURN_IF_ERROR(context_->store->Read([&](ReadTxn& txn) -> absl::Status {
     ASSIGN_OR_RETURN(const DatasetRecord record, GetOwnDataset(txn, caller, {id}));
-    dataset = record.dataset;
+    dataset = Shown(record);
     return absl::OkStatus();
   }));
   return dataset;
@@ -165,7 +172,7 @@ absl::StatusOr<v1::ListDatasetsResponse> Datasets::List(const Caller& caller,
         response.set_next_page_token(MakePageToken("datasets", "", record.key + 1));
         break;
       }
-      *response.add_datasets() = record.dataset;
+      *response.add_datasets() = Shown(record);
     }
     return absl::OkStatus();
   }));

@@ -73,6 +73,12 @@ class WatchReactor : public grpc::ServerWriteReactor<v1::WatchJobResponse>,
   }
 
   void ReadPart() {
+    const absl::Status still = context_->authenticator->Recheck(who_.caller);
+    if (!still.ok()) {
+      absl::MutexLock lock(&mu_);
+      reading_ = false;
+      return FinishOnce(still);
+    }
     absl::StatusOr<Jobs::WatchPart> part =
         jobs_->Watch(who_.caller, job_, after_, first_, kWatchPart);
     absl::MutexLock lock(&mu_);

@@ -41,8 +41,9 @@ class ReloadingCredentials : public grpc::ServerCredentials {
     absl::MutexLock lock(&mu_);
     if (number == served_) return GRPC_SSL_CERTIFICATE_CONFIG_RELOAD_UNCHANGED;
     const grpc_ssl_pem_key_cert_pair pair = {material->key.c_str(), material->cert.c_str()};
-    *config = grpc_ssl_server_certificate_config_create(
-        material->ca.empty() ? nullptr : material->ca.c_str(), &pair, 1);
+    // gRPC 1.51 aborts without roots, although no client is asked for a certificate then.
+    const std::string& roots = material->ca.empty() ? material->cert : material->ca;
+    *config = grpc_ssl_server_certificate_config_create(roots.c_str(), &pair, 1);
     served_ = number;
     return GRPC_SSL_CERTIFICATE_CONFIG_RELOAD_NEW;
   }

@@ -72,8 +72,10 @@ class UploadReactor : public grpc::ServerReadReactor<Request>,
 
  private:
   void Handle(bool ok) {
-    absl::Status status;
-    if (ok) {
+    absl::Status status = context_->authenticator->Recheck(who_.caller);
+    if (!status.ok()) {
+      ok = false;
+    } else if (ok) {
       status = OnMessage(request_);
     } else if (call_->IsCancelled()) {
       status = absl::CancelledError("cancelled");  // a broken stream is no end
@@ -158,6 +160,9 @@ class BlobStream : public grpc::ServerWriteReactor<Response>,
       find_ = nullptr;
       if (!found.ok()) return FinishOnce(found.status());
       blob_ = *std::move(found);
+    }
+    if (const absl::Status still = context_->authenticator->Recheck(who_.caller); !still.ok()) {
+      return FinishOnce(still);
     }
     absl::StatusOr<std::string> chunk = context_->blobs->Read(blob_, offset_, kChunkBytes);
     if (!chunk.ok()) return FinishOnce(chunk.status());

@@ -119,8 +119,11 @@ class SessionReactor : public grpc::ServerBidiReactor<v1::WorkerReport, v1::Work
         context_->ingest->Leave(this);
         return;
       }
+      if (worker_.empty()) worker_ = report->worker_id();
       const absl::Status status =
-          context_->ingest->Take(shared_from_this(), who_.caller.identity, *report);
+          report->worker_id() == worker_
+              ? context_->ingest->Take(shared_from_this(), who_.caller.identity, *report)
+              : absl::InvalidArgumentError("a session is of one worker");
       if (!status.ok()) {
         LogWarning("session: {}", std::string(status.message()));
         End(status);
@@ -148,6 +151,8 @@ class SessionReactor : public grpc::ServerBidiReactor<v1::WorkerReport, v1::Work
   const CallTimer timer_;
   const Authorization who_;
   std::shared_ptr<SessionReactor> self_;
+  // The worker's id, from its first report. Used by the one piece of work at a time.
+  std::string worker_;
   v1::WorkerReport incoming_;
   v1::WorkerAssignment outgoing_;
   mutable absl::Mutex mu_;

@@ -5,6 +5,7 @@
 #include "coordinator/api/audit.h"
 #include "coordinator/api/names.h"
 #include "coordinator/api/own.h"
+#include "coordinator/workers/drained.h"
 
 namespace tundra::coordinator {
 namespace {
@@ -67,7 +68,6 @@ absl::StatusOr<v1::Worker> Workers::SetDrained(const Caller& caller, const std::
                                                bool drained) {
   ASSIGN_OR_RETURN(const std::string id, ParseName(name, "workers", "name"));
   RETURN_IF_ERROR(WriteAudited(*context_, caller, [&](Txn& txn) -> absl::StatusOr<std::string> {
-    std::set<WorkerId> all;
     bool known = false;
     ASSIGN_OR_RETURN(const std::vector<WorkerRecord> workers, txn.ListWorkers());
     for (WorkerRecord record : workers) {
@@ -76,16 +76,14 @@ absl::StatusOr<v1::Worker> Workers::SetDrained(const Caller& caller, const std::
         record.drained = drained;
         RETURN_IF_ERROR(txn.PutWorker(record));
       }
-      if (record.drained) all.insert(record.id);
     }
     if (!known) {
       return absl::NotFoundError(
           absl::StrCat("there is no worker ", name, "; `tundra admin workers` lists them"));
     }
-    // Writes run one at a time, so that the fleet hears of them in their order.
-    context_->fleet->SetDrained(std::move(all));
     return name;
   }));
+  RETURN_IF_ERROR(LoadDrained(*context_->store, *context_->fleet));
   context_->controller->Kick();
   for (const v1::Worker& worker : context_->fleet->ListWorkers()) {
     if (worker.name() == name) return worker;

@@ -19,6 +19,7 @@
 #include "absl/strings/str_split.h"
 #include "absl/synchronization/notification.h"
 #include "common/sha256.h"
+#include "coordinator/access/in_process.h"
 #include "google/rpc/status.pb.h"
 #include "tundra/v1/artifact.grpc.pb.h"
 
@@ -111,10 +112,10 @@ nlohmann::json DetailJson(const google::protobuf::Any& any) {
   return detail;
 }
 
-// The peer is believed of calls within the process alone (coordinator/api/credentials.cc).
 void SetCaller(grpc::ClientContext& context, const WebCaller& caller) {
   if (!caller.authorization.empty()) context.AddMetadata("authorization", caller.authorization);
-  context.AddMetadata("tundra-peer", caller.peer);
+  context.AddMetadata(kPeerMetadata, caller.peer);
+  context.AddMetadata(kPeerKeyMetadata, PeerKey());
 }
 
 grpc::Status InvalidArgument(const std::string& message) {

@@ -26,13 +26,16 @@ class Queue {
   Queue(const Snapshot& snapshot, const std::set<GroupId>& gone, DeviceTable& devices,
         std::vector<Decision>& decisions)
       : snapshot_(snapshot), gone_(gone), devices_(devices), decisions_(decisions) {
-    for (const JobView& job : snapshot.jobs) waiting_ += IsQueued(job) ? 1 : 0;
     for (const auto& [tenant, most] : snapshot.device_quotas) left_[tenant] = most;
     for (const JobView& job : snapshot.jobs) {
       if (job.group.empty()) continue;
       for (const GroupView& group : snapshot.groups) {
         if (group.record.id == job.group) Charge(job, group.record.members.size());
       }
+    }
+    // Who waits for its tenant's quota takes nothing from anybody's fair part.
+    for (const JobView& job : snapshot.jobs) {
+      waiting_ += IsQueued(job) && Least(job) <= Allowed(job) ? 1 : 0;
     }
   }
 

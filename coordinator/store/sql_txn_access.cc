@@ -170,8 +170,13 @@ absl::StatusOr<std::vector<v1::AuditEntry>> SqlTxn::ListAudit(int64_t before_seq
     st.execute();
     std::vector<v1::AuditEntry> entries;
     while (st.fetch()) {
-      RETURN_IF_ERROR(DecodeProto(body, entries.emplace_back()));
-      entries.back().set_sequence(sequence);
+      v1::AuditEntry& entry = entries.emplace_back();
+      // One that cannot be read hides no other.
+      if (!DecodeProto(body, entry).ok()) {
+        entry.Clear();
+        entry.set_message("this entry is damaged");
+      }
+      entry.set_sequence(sequence);
     }
     return entries;
   });

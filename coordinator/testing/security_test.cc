@@ -14,6 +14,7 @@
 #include "common/secret.h"
 #include "common/sha256.h"
 #include "common/status_test_util.h"
+#include "coordinator/api/refusal_limit.h"
 #include "coordinator/testing/harness.h"
 #include "tundra/v1/fleet.grpc.pb.h"
 
@@ -492,6 +493,58 @@ TEST_F(SecurityTest, EveryChangeAndEveryRefusedOneIsAudited) {
   }
 }
 
+TEST_F(SecurityTest, NoNameInARefusedCallHidesTheAuditLog) {
+  v1::DeleteJobRequest request;
+  google::protobuf::Empty empty;
+  // Cut after 200 bytes, an umlaut would be cut in two.
+  for (const std::string& name :
+       {"jobs/" + std::string(194, 'x') + "\u00e9", std::string("jobs/a\nb")}) {
+    grpc::ClientContext context;
+    request.set_name(name);
+    EXPECT_EQ(
+        v1::JobService::NewStub(As("viewer"))->DeleteJob(&context, request, &empty).error_code(),
+        grpc::StatusCode::PERMISSION_DENIED);
+  }
+  const absl::Time deadline = absl::Now() + absl::Seconds(60);
+  const auto refused = [&] {
+    int count = 0;
+    for (const v1::AuditEntry& entry : Audit()) count += entry.method() == "DeleteJob" ? 1 : 0;
+    return count;
+  };
+  while (refused() < 2 && absl::Now() < deadline) absl::SleepFor(absl::Milliseconds(10));
+  EXPECT_EQ(refused(), 2);
+  // However often somebody is refused, what was done stays in sight.
+  for (int i = 0; i < 3 * RefusalLimit::kMostAMinute; ++i) {
+    grpc::ClientContext context;
+    v1::JobService::NewStub(As("viewer"))->DeleteJob(&context, request, &empty);
+  }
+  EXPECT_LE(refused(), 2 * RefusalLimit::kMostAMinute);
+}
+
+TEST_F(SecurityTest, AStreamEndsWithTheTokenThatOpenedIt) {
+  MakeRedResources();
+  const std::string job = Create(JobRequest(1000, 4)).name();
+  const v1::Token token = MakeToken("red", v1::ROLE_VIEWER);
+  tokens_["short"] = token.secret();
+  grpc::ClientContext context;
+  context.set_deadline(std::chrono::system_clock::now() + std::chrono::seconds(60));
+  v1::WatchJobRequest watch;
+  watch.set_name(job);
+  const auto stub = v1::JobService::NewStub(As("short"));
+  const auto reader = stub->WatchJob(&context, watch);
+  v1::WatchJobResponse message;
+  ASSERT_TRUE(reader->Read(&message));
+  grpc::ClientContext delete_context;
+  v1::DeleteTokenRequest request;
+  request.set_name(token.name());
+  google::protobuf::Empty empty;
+  ASSERT_TRUE(access_->DeleteToken(&delete_context, request, &empty).ok());
+  ASSERT_TRUE(Pause(job).ok());  // something to tell
+  while (reader->Read(&message)) {
+  }
+  EXPECT_EQ(reader->Finish().error_code(), grpc::StatusCode::UNAUTHENTICATED);
+}
+
 TEST_F(SecurityTest, ADrainedWorkerGetsNoWorkUntilItIsUndrained) {
   MakeRedResources();
   const auto fleet = v1::FleetService::NewStub(As("admin"));
@@ -605,6 +658,23 @@ TEST_F(TlsTest, OnlyWhoTrustsTheServerAndSpeaksTlsGetsIn) {
   EXPECT_EQ(Try(nobody).error_code(), grpc::StatusCode::UNAUTHENTICATED);
   // A worker's certificate is no user's token.
   EXPECT_EQ(Try(WorkerSecurity("w1")).error_code(), grpc::StatusCode::UNAUTHENTICATED);
+}
+
+TEST_F(TlsTest, WithoutAClientAuthorityUsersGetInAndWorkersDoNot) {
+  coordinator_.reset();
+  tls_.ca.clear();
+  Start();
+  EXPECT_TRUE(Try(security_).ok());
+  FakeWorker worker("worker-a", 1);
+  worker.Connect(port(), WorkerSecurity("w1"));
+  EXPECT_EQ(worker.WaitForEnd(), grpc::StatusCode::UNAUTHENTICATED);
+}
+
+TEST_F(TlsTest, ASessionIsOfOneWorker) {
+  auto worker = NewWorker("worker-a", 1, WorkerSecurity("w1"));
+  worker->report().set_worker_id("worker-b");
+  worker->Send();
+  EXPECT_EQ(worker->WaitForEnd(), grpc::StatusCode::INVALID_ARGUMENT);
 }
 
 TEST_F(TlsTest, ACertificateOwnsTheWorkersThatItBrought) {

@@ -229,6 +229,20 @@ class SecurityTest(unittest.TestCase):
             status, body = self.fetch(service.ports["web"], "/tundra.v1.JobService/ListJobs", tls=True,
                                       headers={"Content-Type": "application/json"}, data=b"{}")
             self.assertEqual((status, json.loads(body)["code"]), (401, "unauthenticated"))
+            self.check_who_called_through_the_page()
+
+    def check_who_called_through_the_page(self):
+        """The audit log has the address of the browser, which nobody else can claim."""
+        service = self.service
+        with open(service.tokens["admin"], encoding="utf-8") as file:
+            headers = {"Content-Type": "application/json", "Authorization": f"Bearer {file.read().strip()}"}
+        status, _ = self.fetch(service.ports["web"], "/tundra.v1.JobService/DeleteJob", tls=True, data=b'{"name": "jobs/none"}',
+                               headers={**headers, "tundra-peer": "ipv4:192.0.2.1:1", "tundra-peer-key": "x"})
+        self.assertEqual(status, 404)
+        wait_until(lambda: [entry for entry in service.json("admin", "audit")["entries"] if entry.get("resource") == "jobs/none"],
+                   "the refused call is in the audit log")
+        entry = next(entry for entry in service.json("admin", "audit")["entries"] if entry.get("resource") == "jobs/none")
+        self.assertTrue(entry["peer"].startswith(f"ipv4:{service.address}:"), entry["peer"])
 
     def check_probes_only(self, port):
         self.assertEqual(self.fetch(port, "/healthz")[0], 200)

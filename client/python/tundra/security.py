@@ -50,6 +50,16 @@ def local_service():
     return state if isinstance(state, dict) else {}
 
 
+def _runs(local):
+    """Whether the coordinator that was noted still runs: else its port may be somebody else's."""
+    try:
+        process = local["processes"][0]
+        with open(f"/proc/{int(process['pid'])}/stat", encoding="utf-8", errors="replace") as file:
+            return file.read().rpartition(")")[2].split()[19] == process["start_time"]
+    except (OSError, ValueError, KeyError, IndexError, TypeError):
+        return False
+
+
 def _read(path):
     with open(path, encoding="utf-8") as file:
         return file.read().strip()
@@ -63,7 +73,7 @@ def find_token(address):
     if os.environ.get("TUNDRA_TOKEN_FILE"):
         return _read(os.environ["TUNDRA_TOKEN_FILE"])
     local = local_service()
-    if local.get("address") == address and isinstance(local.get("token_file"), str):
+    if local.get("address") == address and isinstance(local.get("token_file"), str) and _runs(local):
         try:
             return _read(local["token_file"])
         except OSError:
@@ -94,7 +104,8 @@ def open_channel(address, token, tls, tls_ca, insecure, options):
                 roots = file.read()
         channel = grpc.secure_channel(address, grpc.ssl_channel_credentials(roots), options)
     elif insecure or is_loopback(address):
-        channel = grpc.insecure_channel(address, options)
+        # Else $http_proxy would be handed calls and token, in the clear.
+        channel = grpc.insecure_channel(address, [*options, ("grpc.enable_http_proxy", 0)])
     else:
         raise ValueError(f"{address} is not on loopback, and nothing would be encrypted: give tls_ca (or tls=True for the "
                          "system's roots), or insecure=True if the network is yours alone")
