@@ -3,6 +3,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "common/logging.h"
+#include "common/sha256.h"
 #include "common/status.h"
 #include "coordinator/api/call.h"
 #include "coordinator/api/services.h"
@@ -171,32 +172,56 @@ class PutReactor : public UploadReactor<v1::PutBlobRequest, v1::PutBlobResponse>
 
  protected:
   absl::Status OnMessage(const v1::PutBlobRequest& request) override {
-    if (!request.has_header()) {
-      if (writer_ == nullptr && !complete_) return absl::InvalidArgumentError("no header");
-      return complete_ ? absl::OkStatus() : writer_->Append(request.chunk());
+    if (request.has_header()) return OnHeader(request.header());
+    switch (way_) {
+      case Way::kNone:
+        return absl::InvalidArgumentError("no header");
+      case Way::kWrite:
+        return writer_->Append(request.chunk());
+      case Way::kCompare:
+        hash_.Update(request.chunk());
+        return absl::OkStatus();
+      case Way::kPass:
+        return absl::OkStatus();
     }
-    if (writer_ != nullptr || complete_) return absl::InvalidArgumentError("header came twice");
-    const v1::PutBlobRequest::Header& header = request.header();
-    RETURN_IF_ERROR(CheckWorker(*context(), caller(), header.worker_id()));
-    blob_.value = header.sha256();
-    complete_ = context()->blobs->Size(blob_).ok();
-    if (complete_) return absl::OkStatus();
-    ASSIGN_OR_RETURN(writer_,
-                     context()->blobs->Resume(blob_, header.size_bytes(), header.offset()));
-    return absl::OkStatus();
+    return absl::InternalError("an upload of no kind");
   }
 
   absl::Status OnEnd(v1::PutBlobResponse*) override {
-    if (writer_ == nullptr && !complete_) return absl::InvalidArgumentError("no header");
-    if (writer_ != nullptr) RETURN_IF_ERROR(writer_->Commit());
-    return context()->ingest->BlobArrived(blob_);
+    if (way_ == Way::kNone) return absl::InvalidArgumentError("no header");
+    if (way_ == Way::kWrite) RETURN_IF_ERROR(writer_->Commit());
+    if (way_ == Way::kCompare && hash_.Finish() != blob_.value) {
+      return absl::DataLossError(
+          absl::StrCat("the bytes do not hash to ", blob_.value, "; send them from the start"));
+    }
+    return context()->ingest->BlobArrived(worker_, blob_);
   }
 
  private:
+  // What becomes of the bytes: they are kept; they are compared with the name, because the blob is
+  // here and the worker has yet to show that it has it, too; they are let pass by, because it has.
+  enum class Way { kNone, kWrite, kCompare, kPass };
+
+  absl::Status OnHeader(const v1::PutBlobRequest::Header& header) {
+    if (way_ != Way::kNone) return absl::InvalidArgumentError("header came twice");
+    RETURN_IF_ERROR(CheckWorker(*context(), caller(), header.worker_id()));
+    worker_.value = header.worker_id();
+    blob_.value = header.sha256();
+    if (!context()->blobs->Size(blob_).ok()) {
+      ASSIGN_OR_RETURN(writer_,
+                       context()->blobs->Resume(blob_, header.size_bytes(), header.offset()));
+      way_ = Way::kWrite;
+    } else {
+      way_ = context()->ingest->HasDelivered(worker_, blob_) ? Way::kPass : Way::kCompare;
+    }
+    return absl::OkStatus();
+  }
+
+  Way way_ = Way::kNone;
+  WorkerId worker_;
   BlobId blob_;
-  // It was here before: the bytes that come are let pass by.
-  bool complete_ = false;
   std::unique_ptr<BlobWriter> writer_;
+  Sha256 hash_;
 };
 
 class DeliverReactor : public grpc::ServerReadReactor<v1::GenerationChunk>,
@@ -340,10 +365,13 @@ class WorkerServiceImpl : public v1::WorkerService::CallbackService {
     RETURN_IF_ERROR(CheckWorker(*context_, caller, request.worker_id()));
     const BlobId blob{request.sha256()};
     v1::GetBlobUploadResponse response;
+    const WorkerId worker{request.worker_id()};
     const absl::Status here = context_->blobs->Size(blob).status();
     if (here.ok()) {
+      // To a worker that has not sent it, it is not here: that it is there is not its business.
+      if (!context_->ingest->HasDelivered(worker, blob)) return response;
       // Starts its grace period anew: the worker will not send it again.
-      RETURN_IF_ERROR(context_->ingest->BlobArrived(blob));
+      RETURN_IF_ERROR(context_->ingest->BlobArrived(worker, blob));
       response.set_complete(true);
       return response;
     }

@@ -118,6 +118,45 @@ TEST_F(TlsTest, ACertificateOwnsTheWorkersThatItBrought) {
   EXPECT_EQ(again.WaitForEnd(), grpc::StatusCode::PERMISSION_DENIED);
 }
 
+TEST_F(TlsTest, AHashAloneGivesAWorkerNothing) {
+  auto worker = NewWorker("worker-a", 1, WorkerSecurity("w1"));
+  auto other = NewWorker("worker-b", 1, WorkerSecurity("w2"));
+  const std::string rows = "rows of somebody else\n";
+  Upload(rows);
+  const auto ask = [&](FakeWorker& who) {
+    v1::GetBlobUploadRequest request;
+    request.set_worker_id(who.id());
+    request.set_sha256(Sha256Hex(rows));
+    v1::GetBlobUploadResponse response;
+    grpc::ClientContext context;
+    EXPECT_TRUE(who.stub().GetBlobUpload(&context, request, &response).ok());
+    return response;
+  };
+  EXPECT_FALSE(ask(*worker).complete()) << "whether it is there is not its business";
+  EXPECT_EQ(ask(*worker).received_bytes(), 0);
+  // Nor may a job be said to have made it.
+  const std::string job = Create(JobRequest(2)).name();
+  FakeWorker& leader =
+      worker->WaitFor([](const auto& a) { return a.groups_size() > 0; }) ? *worker : *other;
+  ASSERT_TRUE(leader.JoinGroup(1));
+  leader.job().set_phase(v1::TRAINING);
+  leader.AddSteps(1, 2);
+  leader.AddCheckpoint(2, /*final=*/true);
+  v1::AdapterFile* const file = leader.job().mutable_checkpoints(0)->mutable_adapter_files(0);
+  file->set_sha256(Sha256Hex(rows));
+  leader.job().set_phase(v1::FINISHED);
+  leader.Send();
+  ASSERT_TRUE(leader.WaitFor([&](const v1::WorkerAssignment& a) {
+    return std::count(a.wanted_blobs().begin(), a.wanted_blobs().end(), Sha256Hex(rows)) == 1;
+  }));
+  EXPECT_NE(Get(job).state(), v1::SUCCEEDED);
+  // Who has the bytes may send them, and is heard then.
+  EXPECT_TRUE(leader.Put(rows).ok());
+  EXPECT_TRUE(ask(leader).complete());
+  leader.Send();
+  EXPECT_TRUE(WaitForState(job, v1::SUCCEEDED));
+}
+
 TEST_F(TlsTest, CertificatesAreReplacedUnderLoadWithoutAFailedCall) {
   std::atomic<bool> stop{false};
   std::atomic<int> calls{0}, failed{0};

@@ -118,7 +118,7 @@ absl::Status Ingest::Take(const std::shared_ptr<SessionLink>& link, const std::s
   std::vector<v1::JobAck> acks;
   for (const v1::JobReport& job : report.jobs()) {
     const absl::StatusOr<JobReportResult> result =
-        ApplyJobReport(*store_, *blobs_, worker, job, clock_->Now());
+        ApplyJobReport(*store_, *blobs_, delivered_, worker, job, clock_->Now());
     if (!result.ok()) {
       LogWarning("worker {}, job {}: {}", worker.value, job.job_id(),
                  std::string(result.status().message()));
@@ -140,9 +140,10 @@ void Ingest::Leave(const SessionLink* link) {
   if (fleet_->Disconnect(link)) controller_->Kick();
 }
 
-absl::Status Ingest::BlobArrived(const BlobId& blob) {
+absl::Status Ingest::BlobArrived(const WorkerId& worker, const BlobId& blob) {
   RETURN_IF_ERROR(
       store_->Write([&](Txn& txn) { return RecordBlob(txn, *blobs_, blob, clock_->Now()); }));
+  delivered_.Add(worker, blob);
   fleet_->BlobArrived(blob.value);
   return absl::OkStatus();
 }

@@ -14,6 +14,7 @@
 #include "coordinator/blobs/blob_store.h"
 #include "coordinator/store/store.h"
 #include "coordinator/workers/controller.h"
+#include "coordinator/workers/delivered.h"
 #include "coordinator/workers/fleet.h"
 #include "coordinator/workers/hub.h"
 #include "coordinator/workers/job_reports.h"
@@ -39,8 +40,12 @@ class Ingest {
                     const v1::WorkerReport& report);
   // The session's stream has ended.
   void Leave(const SessionLink* link);
-  // The blob is whole: records it. Errors: those of the store.
-  absl::Status BlobArrived(const BlobId& blob);
+  // The worker has sent the blob whole: records it. Errors: those of the store.
+  absl::Status BlobArrived(const WorkerId& worker, const BlobId& blob);
+  // Whether it has, since the coordinator started.
+  bool HasDelivered(const WorkerId& worker, const BlobId& blob) const {
+    return delivered_.Has(worker, blob);
+  }
 
  private:
   absl::Status CheckIdentity(const WorkerId& worker, const std::string& identity);
@@ -54,6 +59,7 @@ class Ingest {
   Hub* const hub_;
   Clock* const clock_;
   const IngestOptions options_;
+  DeliveredBlobs delivered_;
 
   absl::Mutex mu_;
   // The certificates' names that stored workers belong to.

@@ -21,10 +21,13 @@ constexpr double kSmoothing = 0.1;
 // One report, inside its transaction.
 class ReportApplier {
  public:
-  ReportApplier(Txn& txn, BlobStore& blobs, const v1::JobReport& report, JobDraft draft,
-                const GroupRecord& group, JobReportResult& result)
+  // `delivered` says of a blob whether the reporting worker has sent it.
+  ReportApplier(Txn& txn, BlobStore& blobs, std::function<bool(const BlobId&)> delivered,
+                const v1::JobReport& report, JobDraft draft, const GroupRecord& group,
+                JobReportResult& result)
       : txn_(txn),
         blobs_(blobs),
+        delivered_(std::move(delivered)),
         report_(report),
         draft_(std::move(draft)),
         devices_(static_cast<double>(group.members.size())),
@@ -104,6 +107,7 @@ class ReportApplier {
       if (c->step() < 0 || c->step() > draft_.job().total_steps()) {
         return absl::InvalidArgumentError(absl::StrCat("a checkpoint of step ", c->step()));
       }
+      if (IsStored(*c)) continue;
       ASSIGN_OR_RETURN(const bool complete, RecordBlobs(*c));
       if (!complete) return absl::OkStatus();  // nor is any after it, in order
       RETURN_IF_ERROR(StoreCheckpoint(*c));
@@ -111,12 +115,29 @@ class ReportApplier {
     return absl::OkStatus();
   }
 
+  // It came before, with all its files.
+  bool IsStored(const v1::CheckpointReport& c) {
+    const absl::StatusOr<CheckpointRecord> there = txn_.GetCheckpoint(draft_.record(), c.step());
+    if (!there.ok() || there->checkpoint.sha256() != c.sha256() || there->final != c.final()) {
+      return false;
+    }
+    const auto& files = there->checkpoint.adapter().files();
+    return std::equal(files.begin(), files.end(), c.adapter_files().begin(),
+                      c.adapter_files().end(),
+                      [](const v1::AdapterFile& a, const v1::AdapterFile& b) {
+                        return a.filename() == b.filename() && a.sha256() == b.sha256();
+                      });
+  }
+
   absl::StatusOr<bool> RecordBlobs(const v1::CheckpointReport& c) {
     std::vector<std::string> names = {c.sha256()};
     for (const v1::AdapterFile& file : c.adapter_files()) names.push_back(file.sha256());
     bool complete = true;
     for (const std::string& name : names) {
-      const absl::Status status = RecordBlob(txn_, blobs_, {name}, draft_.now());
+      // One that is here and that somebody else has sent is as one that is not.
+      const absl::Status status = delivered_({name})
+                                      ? RecordBlob(txn_, blobs_, {name}, draft_.now())
+                                      : absl::NotFoundError("not sent by this worker");
       if (absl::IsNotFound(status)) {
         result_.missing_blobs.push_back(name);
         complete = false;
@@ -285,6 +306,7 @@ class ReportApplier {
 
   Txn& txn_;
   BlobStore& blobs_;
+  const std::function<bool(const BlobId&)> delivered_;
   const v1::JobReport& report_;
   JobDraft draft_;
   const double devices_;
@@ -318,6 +340,7 @@ absl::StatusOr<std::optional<GroupRecord>> PassFence(Txn& txn, const JobDraft& d
 }  // namespace
 
 absl::StatusOr<JobReportResult> ApplyJobReport(Store& store, BlobStore& blobs,
+                                               const DeliveredBlobs& delivered,
                                                const WorkerId& worker, const v1::JobReport& report,
                                                absl::Time now) {
   JobReportResult result;
@@ -337,7 +360,8 @@ absl::StatusOr<JobReportResult> ApplyJobReport(Store& store, BlobStore& blobs,
       ASSIGN_OR_RETURN(const std::optional<GroupRecord> group,
                        PassFence(txn, draft, worker, report));
       if (group.has_value()) {
-        return ReportApplier(txn, blobs, report, std::move(draft), *group, result).Run();
+        const auto sent = [&](const BlobId& blob) { return delivered.Has(worker, blob); };
+        return ReportApplier(txn, blobs, sent, report, std::move(draft), *group, result).Run();
       }
       // A repetition of what ended this very attempt is no intrusion: its
       // acknowledgement was lost.

@@ -10,6 +10,7 @@
 #include "absl/time/time.h"
 #include "coordinator/blobs/blob_store.h"
 #include "coordinator/store/store.h"
+#include "coordinator/workers/delivered.h"
 
 namespace tundra::coordinator {
 
@@ -40,6 +41,7 @@ struct JobReportResult {
 
 // Errors: those of the store; nothing is acknowledged then.
 absl::StatusOr<JobReportResult> ApplyJobReport(Store& store, BlobStore& blobs,
+                                               const DeliveredBlobs& delivered,
                                                const WorkerId& worker, const v1::JobReport& report,
                                                absl::Time now);
 

@@ -284,6 +284,12 @@ class Simulation {
       }
       TUNDRA_EXPECT_OK(ingest_->Take(worker.link, "", worker.report));
       if (!worker.link->last.has_heartbeat_interval()) continue;
+      // What it is asked for, which it has; it had sent it to a coordinator that was started anew.
+      for (const std::string& blob : worker.link->last.wanted_blobs()) {
+        if (blobs_->Size({blob}).ok()) {
+          TUNDRA_EXPECT_OK(ingest_->BlobArrived({worker.report.worker_id()}, {blob}));
+        }
+      }
       worker.Obey();
       for (const v1::GroupAssignment& group : worker.link->last.groups()) Work(worker, group);
     }
