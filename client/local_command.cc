@@ -451,10 +451,13 @@ int Up(const CommonFlags& common, LocalFlags flags) {
     std::printf(
         "the service runs at %s with %d worker%s (%s)\n"
         "  web page %s\n  metrics  %s/metrics\n  data     %s\n  logs     %s/logs\n  token    "
-        "%s/admin.token (this machine's tundra finds it)\n",
+        "%s/admin.token%s\n",
         service.address().c_str(), flags.workers, flags.workers == 1 ? "" : "s",
         flags.devices.c_str(), service.web().c_str(), service.http().c_str(),
-        flags.data_dir.c_str(), flags.data_dir.c_str(), flags.data_dir.c_str());
+        flags.data_dir.c_str(), flags.data_dir.c_str(), flags.data_dir.c_str(),
+        flags.data_dir == DefaultDataDir()
+            ? " (this machine's tundra finds it)"
+            : " (name it with --token-file, and the address with --address)");
     std::printf(flags.detach ? "  stop it  tundra local down%s%s\n" : "  stop it  Ctrl-C%s%s\n",
                 flags.detach && flags.data_dir != DefaultDataDir() ? " --data-dir " : "",
                 flags.detach && flags.data_dir != DefaultDataDir() ? flags.data_dir.c_str() : "");
