@@ -131,7 +131,7 @@ def ingress_target(manifests):
 
 def cron_jobs(manifests, key, spec_of, good):
     for item in manifests.of("CronJob"):
-        if spec_of(item).get(key) not in good:
+        if not good(spec_of(item).get(key)):
             yield item, f"{key} is not set well"
 
 
@@ -152,10 +152,11 @@ CHECKS = {
         "Deployment", lambda spec: spec.get("replicas", 2) >= 2, "fewer than two replicas"),
     "ingress-targets-service": ingress_target,
     "cronjob-has-deadline": lambda manifests: cron_jobs(
-        manifests, "startingDeadlineSeconds", lambda item: item["spec"], range(1, 10**9)),
+        manifests, "startingDeadlineSeconds", lambda item: item["spec"], lambda value: (value or 0) > 0),
     "cronjob-restartpolicy": lambda manifests: cron_jobs(
         manifests, "restartPolicy",
-        lambda item: item["spec"]["jobTemplate"]["spec"]["template"]["spec"], ("Never", "OnFailure")),
+        lambda item: item["spec"]["jobTemplate"]["spec"]["template"]["spec"],
+        lambda value: value in ("Never", "OnFailure")),
     "container-resources": per_container(resources),
     "container-ephemeral-storage-request-and-limit": per_container(ephemeral_storage),
     "container-image-tag": per_container(latest_tag),
