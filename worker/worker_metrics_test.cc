@@ -9,30 +9,17 @@
 #include <string>
 #include <vector>
 
-#include "absl/strings/numbers.h"
-#include "absl/strings/str_cat.h"
-#include "absl/strings/str_split.h"
+#include "common/metrics_test_util.h"
 
 namespace tundra::worker {
 namespace {
 
 using ::testing::Contains;
+using testing::ExpectMetrics;
 using ::testing::HasSubstr;
+using testing::MetricRow;
 using ::testing::Not;
-
-// The page's samples by name and labels, "name{label=\"value\"}".
-std::map<std::string, double> Samples(const std::string& page) {
-  std::map<std::string, double> samples;
-  const std::vector<std::string> lines = absl::StrSplit(page, '\n', absl::SkipEmpty());
-  for (const std::string& line : lines) {
-    if (line.front() == '#') continue;
-    const size_t space = line.rfind(' ');
-    double value = 0;
-    EXPECT_TRUE(absl::SimpleAtod(line.substr(space + 1), &value)) << line;
-    samples[line.substr(0, space)] = value;
-  }
-  return samples;
-}
+using testing::Samples;
 
 // Everything happens once.
 void CountEverything(WorkerMetrics& metrics) {
@@ -85,12 +72,7 @@ TEST(WorkerMetricsTest, EachNameHasItsTypeItsLabelsAndTheValueThatWasCounted) {
   WorkerMetrics metrics;
   CountEverything(metrics);
   const std::string page = metrics.Render(SomeReadings());
-  const std::map<std::string, double> samples = Samples(page);
-  const struct {
-    const char* type;
-    const char* name;
-    std::map<std::string, double> values;  // by what follows the name
-  } table[] = {
+  const std::vector<MetricRow> table = {
       {"gauge", "tundra_worker_connected", {{"", 1}}},
       {"gauge", "tundra_worker_ranks", {{"{state=\"ready\"}", 2}, {"{state=\"lost\"}", 1}}},
       {"gauge", "tundra_base_resident_bytes", {{"", 100}}},
@@ -132,22 +114,7 @@ TEST(WorkerMetricsTest, EachNameHasItsTypeItsLabelsAndTheValueThatWasCounted) {
         {"_count{stage=\"snapshot\"}", 0}}},
       {"histogram", "tundra_preemption_duration_seconds", {{"_sum", 3}, {"_count", 1}}},
   };
-  std::set<std::string> known;
-  for (const auto& row : table) {
-    known.insert(row.name);
-    EXPECT_THAT(page, HasSubstr(absl::StrCat("# TYPE ", row.name, " ", row.type, "\n")));
-    EXPECT_THAT(page, HasSubstr(absl::StrCat("# HELP ", row.name, " ")));
-    for (const auto& [rest, value] : row.values) {
-      EXPECT_THAT(samples, Contains(std::pair(absl::StrCat(row.name, rest), value)));
-    }
-  }
-  // Nothing that the table leaves out.
-  const std::vector<std::string> lines = absl::StrSplit(page, '\n');
-  for (const std::string& line : lines) {
-    const std::vector<std::string> words = absl::StrSplit(line, ' ');
-    if (words.size() < 3 || words[1] != "TYPE") continue;
-    EXPECT_THAT(known, Contains(words[2]));
-  }
+  ExpectMetrics(page, table);
 }
 
 TEST(WorkerMetricsTest, AStepAloneHasNoAllReduceAndAStepWithTheWholeBaseNoGather) {

@@ -1,5 +1,4 @@
 #include <algorithm>
-#include <array>
 
 #include "coordinator/access/caller.h"
 

@@ -64,12 +64,12 @@ absl::StatusOr<v1::Caller> Access::GetCaller(const Caller& caller, const v1::Get
   return out;
 }
 
-absl::StatusOr<v1::Tenant> Access::Present(ReadTxn& txn, const TenantRecord& record) {
+absl::StatusOr<v1::Tenant> Access::Present(ReadTxn& txn, const TenantRecord& record,
+                                           const std::map<TenantId, int32_t>& held) {
   v1::Tenant tenant;
   tenant.set_name(absl::StrCat("tenants/", record.id.value));
   *tenant.mutable_quota() = record.quota;
   ASSIGN_OR_RETURN(const TenantCounts counts, txn.CountTenant(record.id));
-  ASSIGN_OR_RETURN(const auto held, DevicesHeld(txn));
   const auto devices = held.find(record.id);
   v1::Usage* const usage = tenant.mutable_usage();
   usage->set_devices(devices == held.end() ? 0 : devices->second);
@@ -102,7 +102,8 @@ absl::StatusOr<v1::Tenant> Access::CreateTenant(const Caller& caller,
           absl::StrCat("tenants/", record.id.value, " is there already"));
     }
     RETURN_IF_ERROR(txn.PutTenant(record));
-    ASSIGN_OR_RETURN(tenant, Present(txn, record));
+    ASSIGN_OR_RETURN(const auto held, DevicesHeld(txn));
+    ASSIGN_OR_RETURN(tenant, Present(txn, record, held));
     return tenant.name();
   }));
   return tenant;
@@ -117,7 +118,8 @@ absl::StatusOr<v1::Tenant> Access::GetTenant(const Caller& caller,
   v1::Tenant tenant;
   RETURN_IF_ERROR(context_->store->Read([&](ReadTxn& txn) -> absl::Status {
     ASSIGN_OR_RETURN(const TenantRecord record, txn.GetTenant({id}));
-    ASSIGN_OR_RETURN(tenant, Present(txn, record));
+    ASSIGN_OR_RETURN(const auto held, DevicesHeld(txn));
+    ASSIGN_OR_RETURN(tenant, Present(txn, record, held));
     return absl::OkStatus();
   }));
   return tenant;
@@ -130,13 +132,14 @@ absl::StatusOr<v1::ListTenantsResponse> Access::ListTenants(const Caller& caller
   v1::ListTenantsResponse response;
   RETURN_IF_ERROR(context_->store->Read([&](ReadTxn& txn) -> absl::Status {
     ASSIGN_OR_RETURN(std::vector<TenantRecord> tenants, txn.ListTenants());
+    ASSIGN_OR_RETURN(const auto held, DevicesHeld(txn));
     std::erase_if(tenants, [&](const TenantRecord& tenant) { return !caller.Sees(tenant.id); });
     for (auto i = static_cast<size_t>(start); i < tenants.size(); ++i) {
       if (response.tenants_size() == size) {
         response.set_next_page_token(MakePageToken("tenants", "", static_cast<int64_t>(i)));
         break;
       }
-      ASSIGN_OR_RETURN(*response.add_tenants(), Present(txn, tenants[i]));
+      ASSIGN_OR_RETURN(*response.add_tenants(), Present(txn, tenants[i], held));
     }
     return absl::OkStatus();
   }));
@@ -155,7 +158,8 @@ absl::StatusOr<v1::Tenant> Access::UpdateTenant(const Caller& caller,
     ASSIGN_OR_RETURN(TenantRecord record, txn.GetTenant({id}));
     record.quota = request.tenant().quota();
     RETURN_IF_ERROR(txn.PutTenant(record));
-    ASSIGN_OR_RETURN(tenant, Present(txn, record));
+    ASSIGN_OR_RETURN(const auto held, DevicesHeld(txn));
+    ASSIGN_OR_RETURN(tenant, Present(txn, record, held));
     return tenant.name();
   }));
   context_->controller->Kick();

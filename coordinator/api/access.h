@@ -33,7 +33,8 @@ class Access {
       const Caller& caller, const v1::ListAuditEntriesRequest& request);
 
  private:
-  absl::StatusOr<v1::Tenant> Present(ReadTxn& txn, const TenantRecord& record);
+  absl::StatusOr<v1::Tenant> Present(ReadTxn& txn, const TenantRecord& record,
+                                     const std::map<TenantId, int32_t>& held);
 
   const Context* const context_;
 };

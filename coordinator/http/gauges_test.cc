@@ -7,15 +7,17 @@
 
 #include "absl/strings/str_cat.h"
 #include "common/files.h"
+#include "common/metrics_test_util.h"
 #include "common/sha256.h"
 #include "common/status.h"
 #include "common/status_test_util.h"
-#include "coordinator/http/metrics_test_util.h"
 #include "coordinator/store/job_state.h"
 #include "coordinator/store/sqlite_store.h"
 
 namespace tundra::coordinator {
 namespace {
+
+using testing::Samples;
 
 const absl::Time kStart = absl::FromUnixSeconds(1'700'000'000);
 

@@ -4,10 +4,12 @@
 
 #include <gtest/gtest.h>
 
-#include "coordinator/http/metrics_test_util.h"
+#include "common/metrics_test_util.h"
 
 namespace tundra::coordinator {
 namespace {
+
+using testing::Samples;
 
 class JobWatchTest : public ::testing::Test {
  protected:

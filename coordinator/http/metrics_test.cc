@@ -8,11 +8,15 @@
 #include <set>
 
 #include "absl/strings/str_cat.h"
+#include "common/metrics_test_util.h"
 #include "coordinator/http/capped_labels.h"
-#include "coordinator/http/metrics_test_util.h"
 
 namespace tundra::coordinator {
 namespace {
+
+using testing::ExpectMetrics;
+using testing::MetricRow;
+using testing::Samples;
 
 using ::testing::Contains;
 using ::testing::HasSubstr;
@@ -52,12 +56,7 @@ TEST(MetricsTest, EachNameHasItsTypeItsLabelsAndTheValueThatWasCounted) {
   Metrics metrics("1.2.3");
   CountEverything(metrics);
   const std::string page = metrics.Render(SomeReadings());
-  const std::map<std::string, double> samples = Samples(page);
-  const struct {
-    const char* type;
-    const char* name;
-    std::map<std::string, double> values;  // by what follows the name
-  } table[] = {
+  const std::vector<MetricRow> table = {
       {"gauge", "tundra_jobs", {{"{state=\"QUEUED\"}", 5}, {"{state=\"RUNNING\"}", 2}}},
       {"gauge", "tundra_queue_devices", {{"{tenant=\"red\"}", 4}}},
       {"gauge", "tundra_queue_oldest_seconds", {{"", 60}}},
@@ -89,22 +88,7 @@ TEST(MetricsTest, EachNameHasItsTypeItsLabelsAndTheValueThatWasCounted) {
         {"_count{code=\"RESOURCE_EXHAUSTED\",method=\"GetJob\"}", 1}}},
       {"histogram", "tundra_db_commit_duration_seconds", {{"_sum", 0.125}, {"_count", 1}}},
   };
-  std::set<std::string> known;
-  for (const auto& row : table) {
-    known.insert(row.name);
-    EXPECT_THAT(page, HasSubstr(absl::StrCat("# TYPE ", row.name, " ", row.type, "\n")));
-    EXPECT_THAT(page, HasSubstr(absl::StrCat("# HELP ", row.name, " ")));
-    for (const auto& [rest, value] : row.values) {
-      EXPECT_THAT(samples, Contains(std::pair(absl::StrCat(row.name, rest), value)));
-    }
-  }
-  // Nothing that the table leaves out.
-  const std::vector<std::string> lines = absl::StrSplit(page, '\n');
-  for (const std::string& line : lines) {
-    const std::vector<std::string> words = absl::StrSplit(line, ' ');
-    if (words.size() < 3 || words[1] != "TYPE") continue;
-    EXPECT_THAT(known, Contains(words[2]));
-  }
+  ExpectMetrics(page, table);
 }
 
 TEST(MetricsTest, WhatIsNotKnownIsNotThere) {

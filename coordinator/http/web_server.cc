@@ -337,7 +337,9 @@ class WebServerImpl : public WebServer {
     const std::string etag = absl::StrCat("\"", Sha256Hex(file.bytes).substr(0, 32), "\"");
     response.set_header("ETag", etag);
     response.set_header("Cache-Control",
-                        file.path == "/" ? "no-cache" : "public, max-age=31536000, immutable");
+                        absl::StartsWith(request.path, "/assets/")
+                            ? "public, max-age=31536000, immutable"  // the hash is in the name
+                            : "no-cache");
     if (NamesTag(request.get_header_value("If-None-Match"), etag)) {
       response.status = 304;
       return;
