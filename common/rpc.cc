@@ -119,7 +119,10 @@ absl::StatusOr<std::shared_ptr<ChannelSource>> ChannelSource::Open(const std::st
   if (security.tls) {
     ASSIGN_OR_RETURN(source->tls_, TlsSource::Open(security.files));
   } else if (security.files != TlsFiles()) {
-    return absl::InvalidArgumentError("TLS files were given, but TLS is off");
+    return absl::InvalidArgumentError(
+        "a TLS certificate was given, and TLS is off: say what to trust with --tls-ca FILE, or "
+        "--tls "
+        "for the system's roots");
   }
   if (!security.token_file.empty()) RETURN_IF_ERROR(ReadSecretFile(security.token_file).status());
   if (!security.token.empty()) {

@@ -137,14 +137,14 @@ Authorization Authenticator::Authorize(const Credentials& credentials,
 }
 
 absl::Status Authenticator::Recheck(const Caller& caller) const {
-  if (!caller.actor.starts_with("tokens/")) return absl::OkStatus();
+  if (caller.secret_hash.empty()) return absl::OkStatus();
   absl::MutexLock lock(&mu_);
-  for (const auto& [hash, record] : tokens_) {
-    if (caller.actor.substr(7) != record.id.value) continue;
-    if (record.expire_time > clock_->Now()) return absl::OkStatus();
-    return absl::UnauthenticatedError("the token has expired meanwhile");
+  const auto found = tokens_.find(caller.secret_hash);
+  if (found == tokens_.end()) {
+    return absl::UnauthenticatedError("the token was deleted meanwhile");
   }
-  return absl::UnauthenticatedError("the token was deleted meanwhile");
+  if (found->second.expire_time > clock_->Now()) return absl::OkStatus();
+  return absl::UnauthenticatedError("the token has expired meanwhile");
 }
 
 absl::Status Authenticator::Refuse(std::string_view reason, absl::Status status) const {
@@ -217,6 +217,7 @@ absl::Status Authenticator::AuthorizeToken(const Credentials& credentials, v1::R
       caller.role = record.role;
       caller.actor = absl::StrCat("tokens/", record.id.value);
       caller.display_name = record.display_name;
+      caller.secret_hash = hash;
     }
   }
   if (caller.role == v1::ROLE_UNSPECIFIED) {

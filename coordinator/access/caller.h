@@ -18,6 +18,8 @@ struct Caller {
   std::string actor;
   // The token's, for people.
   std::string display_name;
+  // Of the token's secret, to find the token again; empty without one. Never shown.
+  std::string secret_hash;
   // As gRPC names it.
   std::string peer;
   std::string method;
