@@ -174,8 +174,9 @@ void AddQuotaFlags(CLI::App* command, TenantFlags* flags) {
   command->add_option("--active-jobs", flags->active_jobs, "Most jobs that have not ended")
       ->check(CLI::Range(0, 1 << 30));
   command
-      ->add_option("--dataset-bytes", flags->dataset_bytes,
-                   "Most bytes of its data sets: 500MB, 20GB (powers of 1000), 1GiB")
+      ->add_option(
+          "--dataset-bytes", flags->dataset_bytes,
+          "Most bytes of its data sets and uploaded adapters: 500MB, 20GB (powers of 1000), 1GiB")
       ->transform(CLI::AsSizeValue(true))
       ->each([flags](const std::string&) { flags->has_bytes = true; });
 }

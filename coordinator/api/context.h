@@ -6,6 +6,7 @@
 #include "coordinator/access/authenticator.h"
 #include "coordinator/api/dataset_validation.h"
 #include "coordinator/api/refusal_limit.h"
+#include "coordinator/api/upload_room.h"
 #include "coordinator/blobs/blob_store.h"
 #include "coordinator/store/store.h"
 #include "coordinator/workers/controller.h"
@@ -39,6 +40,7 @@ struct Context {
   RpcObserver* observer = nullptr;
   Authenticator* authenticator = nullptr;
   RefusalLimit* refusals = nullptr;
+  UploadRoom* uploads = nullptr;
 };
 
 }  // namespace tundra::coordinator
