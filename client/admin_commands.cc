@@ -125,7 +125,7 @@ std::string Of(int64_t used, bool bounded, int64_t most) {
 }
 
 void PrintTenants(const tundra::v1::ListTenantsResponse& response) {
-  Table table({"TENANT", "DEVICES", "ACTIVE JOBS", "DATA SETS", "CREATED"});
+  Table table({"TENANT", "DEVICES", "ACTIVE JOBS", "UPLOADED", "CREATED"});
   for (const auto& t : response.tenants()) {
     std::string bytes = HumanBytes(t.usage().dataset_bytes());
     if (t.quota().has_dataset_bytes()) {
