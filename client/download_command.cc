@@ -122,7 +122,7 @@ absl::Status Download(const Service& service, const std::string& adapter,
     }
     if (!absl::IsUnavailable(status) && !absl::IsDataLoss(status)) return status;
     if (absl::IsDataLoss(status)) ::unlink(partial.c_str());
-    if (tries + 1 < kTries) absl::SleepFor(absl::Milliseconds(300));
+    if (tries + 1 < kTries) service.AwaitNextTry(absl::Milliseconds(300));
   }
   return status;
 }

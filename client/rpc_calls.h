@@ -47,6 +47,9 @@ class Service {
   // The status with our advice: where nothing answers, how to start a service.
   absl::Status Explain(const grpc::Status& status) const;
 
+  // Waits before a call is tried again (common/rpc.h).
+  void AwaitNextTry(absl::Duration pause) const { tundra::AwaitNextTry(*channel_, pause); }
+
   // "jobs/ID" for an id, a resource name, or a display name (the newest job of
   // that name). Errors: kNotFound.
   absl::StatusOr<std::string> JobName(const std::string& text) const;

@@ -139,7 +139,7 @@ absl::StatusOr<tundra::v1::Job> Create(const Service& service, JobFile& file, bo
     Prepare(&context, absl::Minutes(5));
     status = service.jobs()->CreateJob(&context, request, &job);
     if (status.error_code() != grpc::StatusCode::UNAVAILABLE) break;
-    absl::SleepFor(absl::Milliseconds(500));
+    service.AwaitNextTry(absl::Milliseconds(500));
   }
   if (!status.ok()) return WithLines(service, file, status);
   return job;

@@ -150,7 +150,7 @@ absl::StatusOr<Job> WatchJob(const Service& service, const std::string& name, Wa
     if (!told)
       screen.Note("the service is away; the job goes on, and so does this when it is back");
     told = true;
-    absl::SleepFor(absl::Milliseconds(300));
+    service.AwaitNextTry(absl::Milliseconds(300));
   }
 }
 

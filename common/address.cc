@@ -1,6 +1,9 @@
 #include "common/address.h"
 
 #include <arpa/inet.h>
+#include <netdb.h>
+#include <sys/socket.h>
+#include <unistd.h>
 
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
@@ -38,6 +41,24 @@ bool IsLoopback(const std::string& host) {
 
 absl::Status CheckAddress(const std::string& address) {
   return address.starts_with(kUnix) ? absl::OkStatus() : SplitAddress(address).status();
+}
+
+absl::Status CheckOwnHost(const std::string& host) {
+  addrinfo hints{};
+  hints.ai_socktype = SOCK_STREAM;
+  addrinfo* list = nullptr;
+  if (const int error = getaddrinfo(host.c_str(), "0", &hints, &list); error != 0) {
+    return absl::InvalidArgumentError(absl::StrCat("'", host, "': ", gai_strerror(error)));
+  }
+  bool own = false;
+  for (const addrinfo* at = list; at != nullptr && !own; at = at->ai_next) {
+    const int fd = socket(at->ai_family, at->ai_socktype | SOCK_CLOEXEC, at->ai_protocol);
+    own = fd >= 0 && bind(fd, at->ai_addr, at->ai_addrlen) == 0;
+    if (fd >= 0) close(fd);
+  }
+  freeaddrinfo(list);
+  if (own) return absl::OkStatus();
+  return absl::InvalidArgumentError(absl::StrCat("'", host, "' is no address of this machine"));
 }
 
 bool IsLoopbackAddress(const std::string& address) {

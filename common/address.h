@@ -20,6 +20,10 @@ bool IsLoopback(const std::string& host);
 // OK for what SplitAddress takes, and for "unix:…". Errors: kInvalidArgument.
 absl::Status CheckAddress(const std::string& address);
 
+// OK for an address or a name of this machine, on which something can listen. Errors:
+// kInvalidArgument.
+absl::Status CheckOwnHost(const std::string& host);
+
 // Only this machine's programs reach the address.
 bool IsLoopbackAddress(const std::string& address);
 

@@ -20,6 +20,14 @@ TEST(Address, SplitsHostAndPort) {
   TUNDRA_EXPECT_OK(CheckAddress("unix:/run/tundra.sock"));
 }
 
+TEST(Address, AHostIsOwnIfSomethingCanListenThere) {
+  TUNDRA_EXPECT_OK(CheckOwnHost("127.0.0.1"));
+  TUNDRA_EXPECT_OK(CheckOwnHost("localhost"));
+  // For documentation alone (RFC 5737): nobody's.
+  EXPECT_EQ(CheckOwnHost("203.0.113.9").code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(CheckOwnHost("no such name").code(), absl::StatusCode::kInvalidArgument);
+}
+
 TEST(Address, TellsWhatOnlyThisMachineReaches) {
   for (const std::string here :
        {"localhost:1", "127.0.0.1:1", "127.8.9.10:1", "[::1]:1", "unix:/run/x"}) {

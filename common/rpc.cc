@@ -6,6 +6,7 @@
 #include <grpcpp/support/channel_arguments.h>
 #include <grpcpp/support/client_interceptor.h>
 
+#include <algorithm>
 #include <string>
 #include <vector>
 
@@ -169,6 +170,22 @@ std::shared_ptr<grpc::Channel> ChannelSource::Make() const {
   }
   return grpc::experimental::CreateCustomChannelWithInterceptors(address_, credentials, arguments,
                                                                  std::move(interceptors));
+}
+
+void AwaitNextTry(grpc::Channel& channel, absl::Duration pause,
+                  const std::function<bool()>& stopped) {
+  constexpr absl::Duration kSlice = absl::Milliseconds(50);
+  const bool connected = channel.GetState(/*try_to_connect=*/true) == GRPC_CHANNEL_READY;
+  const absl::Time end = absl::Now() + pause;
+  for (absl::Time now = absl::Now(); now < end; now = absl::Now()) {
+    if (stopped != nullptr && stopped()) return;
+    const absl::Time slice = std::min(now + kSlice, end);
+    if (connected) {
+      absl::SleepFor(slice - now);
+    } else if (channel.WaitForConnected(absl::ToChronoTime(slice))) {
+      return;
+    }
+  }
 }
 
 void RouteProtobufLog() {

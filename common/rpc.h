@@ -6,12 +6,14 @@
 #include <grpcpp/channel.h>
 #include <grpcpp/support/status.h>
 
+#include <functional>
 #include <memory>
 #include <string>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/synchronization/mutex.h"
+#include "absl/time/time.h"
 #include "common/tls.h"
 
 namespace tundra {
@@ -61,6 +63,13 @@ class ChannelSource {
   absl::Mutex mu_;
   std::shared_ptr<grpc::Channel> channel_ ABSL_GUARDED_BY(mu_);
 };
+
+// Waits before a call is tried again: for `pause`, or, while the channel has no connection, until
+// it has one, at most for `pause` too; and no longer than until stopped(), which is asked each 50
+// ms. A channel that no call uses is polled here: gRPC 1.51 by itself goes on with connecting, with
+// TLS and with HTTP/2 once in 5 s each.
+void AwaitNextTry(grpc::Channel& channel, absl::Duration pause,
+                  const std::function<bool()>& stopped = nullptr);
 
 // Protocol Buffers reports bad input of peers to stderr; from now on to the log, as debug.
 void RouteProtobufLog();

@@ -1,10 +1,12 @@
 #include "common/version.h"
 
+#include <algorithm>
 #include <array>
 #include <charconv>
 #include <optional>
 #include <string_view>
 
+#include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
 #include "common/check.h"
 
@@ -28,6 +30,10 @@ std::optional<Numbers> Parse(std::string_view text) {
     at = next;
   }
   if (at != end && *at != '-' && *at != '+') return std::nullopt;
+  const auto fits = [](char c) {
+    return absl::ascii_isalnum(c) || c == '.' || c == '+' || c == '-';
+  };
+  if (!std::all_of(at, end, fits)) return std::nullopt;
   return numbers;
 }
 

@@ -42,7 +42,7 @@ TEST(Version, OlderOnesAreToldToUpgradeAndNewerOnesWhatToUpgradeFirst) {
 
 TEST(Version, WhatIsNoVersionIsRefused) {
   for (const std::string worker : {"", "1", "1.2", "1.2.", "1.2.x", "v1.2.3", "1.2.3.4", "-1.2.3",
-                                   "1.2.4294967296", "1..3", "1.2.3 "}) {
+                                   "1.2.4294967296", "1..3", "1.2.3 ", "1.2.3-\n", "1.2.3-a b"}) {
     EXPECT_EQ(CheckWorkerVersion(worker, "1.2.3").code(), absl::StatusCode::kInvalidArgument)
         << worker;
   }

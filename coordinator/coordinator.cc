@@ -111,6 +111,12 @@ class CoordinatorImpl : public Coordinator {
     WebOptions web;
     web.address = options_.web;
     web.api = api_->InProcessChannel();
+    web.authorize = [this](const WebCaller& caller, std::string_view method) {
+      Credentials credentials;
+      if (!caller.authorization.empty()) credentials.authorization = caller.authorization;
+      credentials.peer = caller.peer;
+      return authenticator_->Authorize(credentials, method).status;
+    };
     if (tls_ != nullptr) web.tls = ServerContexts(tls_);
     ASSIGN_OR_RETURN(web_, StartWebServer(std::move(web)));
     housekeeping_ = std::thread([this] { Housekeeping(); });

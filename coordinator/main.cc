@@ -2,10 +2,12 @@
 // SIGINT. Exit codes: 0 stopped as asked, 1 a fault, 2 bad usage, settings or
 // address.
 #include <signal.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <iostream>
 #include <nlohmann/json.hpp>
 
@@ -155,6 +157,16 @@ int Serve(const Config& config) {
   return 0;
 }
 
+// Connections and uploads hold files open; the usual soft limit of 1024 is for programs that use
+// select().
+void AllowManyFiles() {
+  constexpr rlim_t kEnough = 65'536;
+  rlimit files{};
+  if (getrlimit(RLIMIT_NOFILE, &files) != 0 || files.rlim_cur >= kEnough) return;
+  files.rlim_cur = std::min(files.rlim_max, kEnough);
+  if (setrlimit(RLIMIT_NOFILE, &files) != 0) LogWarning("the limit of open files stays low");
+}
+
 int Main(int argc, char** argv) {
   Flags flags;
   // Flags are read twice: for --config first, then over what the file says.
@@ -187,6 +199,7 @@ int Main(int argc, char** argv) {
                         .level = flags.config.log_level,
                         .json = flags.config.log_json});
   if (!status.ok()) return Fail(2, status);
+  AllowManyFiles();
   return Serve(flags.config);
 }
 

@@ -106,6 +106,16 @@ absl::Status RunSupervisor(const WorkerFlags& flags, const sigset_t& signals) {
   for (const std::string& address : {flags.http, flags.collective_host + ":0"}) {
     RETURN_IF_ERROR(CheckAddress(address));
   }
+  if (const absl::Status own = CheckOwnHost(flags.collective_host); !own.ok()) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "--collective-host ", own.message(), ": give one at which the other workers reach it"));
+  }
+  if (IsLoopback(flags.collective_host) && !IsLoopbackAddress(flags.coordinator)) {
+    LogWarning(
+        "--collective-host {} is reached from this machine alone, and the coordinator is on "
+        "another address: groups over several machines will fail; give this machine's address",
+        flags.collective_host);
+  }
   ClientSecurity security;
   security.tls = flags.tls || !flags.tls_ca.empty();
   security.files = {.cert = flags.tls_cert, .key = flags.tls_key, .ca = flags.tls_ca};

@@ -49,14 +49,14 @@ void Session::Run() {
     const absl::Time start = absl::Now();
     RunStream();
     if (absl::Now() - start > absl::Seconds(5)) pause = kFirstPause;
-    absl::MutexLock lock(&mu_);
-    if (mu_.AwaitWithTimeout(absl::Condition(&stopped_), pause)) return;
+    AwaitNextTry(*channels_->Get(), pause, [this] { return Stopped(); });
     pause = std::min(2 * pause, kLongestPause);
   }
 }
 
 void Session::RunStream() {
-  auto stub = tundra::v1::WorkerService::NewStub(channels_->Get());
+  const std::shared_ptr<grpc::Channel> channel = channels_->Get();
+  auto stub = tundra::v1::WorkerService::NewStub(channel);
   grpc::ClientContext context;
   {
     absl::MutexLock lock(&mu_);
@@ -102,6 +102,11 @@ void Session::RunStream() {
       report = report_;
     }
     if (!stream->Write(report)) break;
+    // With a new certificate, a new session: the old one ends with the old certificate.
+    if (channels_->Get() != channel) {
+      stream->WritesDone();
+      break;
+    }
   }
   {
     // Else the coordinator has ended the call, and a cancellation would hide why.

@@ -34,6 +34,10 @@ class Session {
  private:
   void Run();
   void RunStream();
+  bool Stopped() {
+    absl::MutexLock lock(&mu_);
+    return stopped_;
+  }
 
   const std::shared_ptr<ChannelSource> channels_;
   const SessionHandler handler_;

@@ -14,6 +14,11 @@
 namespace tundra::worker {
 namespace {
 
+// gRPC would poll channels by itself now and then: off, so that a channel that nobody polls stays
+// as it is for ever.
+[[maybe_unused]] const int kNoBackupPoller =
+    setenv("GRPC_CLIENT_CHANNEL_BACKUP_POLL_INTERVAL_MS", "0", 1);
+
 tundra::v1::WorkerReport Report(const std::string& name) {
   tundra::v1::WorkerReport report;
   report.set_display_name(name);
@@ -82,6 +87,19 @@ TEST_F(SessionTest, ComesBackAfterTheCoordinatorWithTheWholeReport) {
   ASSERT_TRUE(coordinator_.WaitForSessions(before + 1));
   ASSERT_TRUE(WaitFor([&] { return connected_; }));
   EXPECT_EQ(coordinator_.report().display_name(), "one");
+}
+
+TEST_F(SessionTest, ComesBackAfterManyTriesInVain) {
+  Session session(ChannelSource::Plain(coordinator_.address()), Handler());
+  session.SetReport(Report("one"));
+  coordinator_.Assign({});
+  ASSERT_TRUE(WaitFor([&] { return connected_; }));
+  coordinator_.Stop();
+  ASSERT_TRUE(WaitFor([&] { return !connected_; }));
+  absl::SleepFor(absl::Seconds(1));  // several tries fail
+  const int before = coordinator_.sessions();
+  coordinator_.Start();
+  EXPECT_TRUE(coordinator_.WaitForSessions(before + 1));
 }
 
 TEST_F(SessionTest, ComesBackWhenTheCoordinatorEndsTheStreamAlone) {

@@ -87,7 +87,8 @@ absl::Status Authenticator::Bootstrap() {
   record.role = v1::ROLE_ADMIN;
   record.display_name = "first admin";
   record.create_time = clock_->Now();
-  LogInfo("took the first admin's token from {}", options_.bootstrap_token_file);
+  LogInfo("audit: coordinator: Bootstrap tokens/{} from {}", record.id.value,
+          options_.bootstrap_token_file);
   v1::AuditEntry entry;
   *entry.mutable_time() = ToProto(record.create_time);
   entry.set_actor("coordinator");
@@ -149,19 +150,23 @@ Authorization Authenticator::Authorize(const Credentials& credentials,
 }
 
 absl::Status Authenticator::Recheck(const Caller& caller) const {
-  if (!caller.certificate.empty()) return CheckCertificate(caller.certificate);
+  if (!caller.certificate.empty()) {
+    const absl::Status good = CheckCertificate(caller.certificate);
+    return good.ok() ? good : Refuse("bad_certificate", good);
+  }
   if (caller.secret_hash.empty()) return absl::OkStatus();
   if (caller.is_worker) {
     if (IsWorkerToken(caller.secret_hash)) return absl::OkStatus();
-    return absl::UnauthenticatedError("the workers' secret was replaced meanwhile");
+    return Refuse("not_a_worker",
+                  absl::UnauthenticatedError("the workers' secret was replaced meanwhile"));
   }
   absl::MutexLock lock(&mu_);
   const auto found = tokens_.find(caller.secret_hash);
   if (found == tokens_.end()) {
-    return absl::UnauthenticatedError("the token was deleted meanwhile");
+    return Refuse("unknown_token", absl::UnauthenticatedError("the token was deleted meanwhile"));
   }
   if (found->second.expire_time > clock_->Now()) return absl::OkStatus();
-  return absl::UnauthenticatedError("the token has expired meanwhile");
+  return Refuse("expired_token", absl::UnauthenticatedError("the token has expired meanwhile"));
 }
 
 absl::Status Authenticator::CheckCertificate(const std::string& chain) const {
@@ -169,15 +174,19 @@ absl::Status Authenticator::CheckCertificate(const std::string& chain) const {
   const auto [material, number] = options_.tls->Get();
   const std::string hash = Sha256Hex(chain);
   const absl::Time now = clock_->Now();
+  {
+    absl::MutexLock lock(&mu_);
+    if (verified_against_ != number || verified_.size() >= kMostVerified) {
+      verified_.clear();
+      verified_against_ = number;
+    }
+    const auto known = verified_.find(hash);
+    if (known != verified_.end() && known->second > now) return absl::OkStatus();
+  }
+  // Not under the lock, which every call takes.
+  ASSIGN_OR_RETURN(const absl::Time end, VerifyClientChain(chain, material->ca, now));
   absl::MutexLock lock(&mu_);
-  if (verified_against_ != number || verified_.size() >= kMostVerified) {
-    verified_.clear();
-    verified_against_ = number;
-  }
-  if (const auto known = verified_.find(hash); known != verified_.end() && known->second > now) {
-    return absl::OkStatus();
-  }
-  ASSIGN_OR_RETURN(verified_[hash], VerifyClientChain(chain, material->ca, now));
+  if (verified_against_ == number) verified_[hash] = end;
   return absl::OkStatus();
 }
 

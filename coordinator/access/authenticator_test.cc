@@ -68,7 +68,7 @@ TEST_F(AuthenticatorTest, AConnectionOutlivesNoCertificate) {
               StatusIs(absl::StatusCode::kUnauthenticated, HasSubstr("expired")));
   EXPECT_THAT(authenticator_->Authorize(shown, "PutBlob").status,
               StatusIs(absl::StatusCode::kUnauthenticated, HasSubstr("expired")));
-  EXPECT_THAT(reasons_, ElementsAre("bad_certificate"));
+  EXPECT_THAT(reasons_, ElementsAre("bad_certificate", "bad_certificate"));
 }
 
 TEST_F(AuthenticatorTest, ASessionOutlivesNoSecret) {

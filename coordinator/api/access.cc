@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "absl/strings/str_cat.h"
+#include "common/printable.h"
 #include "common/secret.h"
 #include "common/status.h"
 #include "coordinator/api/audit.h"
@@ -190,6 +191,8 @@ absl::StatusOr<v1::Token> Access::CreateToken(const Caller& caller,
   Violations v;
   v.Require(!wanted.display_name().empty() && wanted.display_name().size() <= 128,
             "token.display_name", "must have 1 to 128 characters");
+  v.Require(!HasControlCharacters(wanted.display_name()), "token.display_name",
+            "must have no control characters or line breaks");
   v.Require(wanted.role() != v1::ROLE_UNSPECIFIED && v1::Role_IsValid(wanted.role()), "token.role",
             "must be ROLE_VIEWER, ROLE_USER or ROLE_ADMIN");
   const absl::StatusOr<std::string> tenant = ParseName(wanted.tenant(), "tenants", "token.tenant");

@@ -2,6 +2,7 @@
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "common/printable.h"
 #include "common/sha256.h"
 #include "common/status.h"
 #include "coordinator/api/audit.h"
@@ -21,6 +22,7 @@ constexpr int32_t kDefaultSeqLength = 2048;
 // Part of the cache's key: raise it when validation judges differently.
 constexpr int kReportVersion = 3;
 constexpr size_t kMostReportBytes = size_t{2} << 20;
+constexpr size_t kMostKeptBytes = size_t{64} << 10;
 constexpr char kUploadMethod[] = "UploadDataset";
 constexpr char kNeedsValidation[] = "tundra/needs-validation";
 
@@ -29,6 +31,8 @@ absl::Status CheckMetadata(const v1::UploadDatasetRequest::Metadata& m) {
   const std::string& name = m.display_name();
   v.Require(!name.empty() && name.size() <= 256, "metadata.display_name",
             "must have 1 to 256 characters");
+  v.Require(!HasControlCharacters(name), "metadata.display_name",
+            "must have no control characters or line breaks");
   v.Require(absl::EndsWith(name, ".jsonl") || absl::EndsWith(name, ".jsonl.gz") ||
                 absl::EndsWith(name, ".jsonl.zst"),
             "metadata.display_name", "must end in .jsonl, .jsonl.gz or .jsonl.zst");
@@ -86,7 +90,10 @@ absl::StatusOr<std::unique_ptr<Datasets::Upload>> Datasets::StartUpload(
 absl::Status Datasets::Upload::Append(std::string_view chunk) {
   if (writer_ != nullptr) return writer_->Append(chunk);
   hash_.Update(chunk);
-  return absl::OkStatus();
+  hashed_ += static_cast<int64_t>(chunk.size());
+  if (repeated_.has_value() || hashed_ <= metadata_.size_bytes()) return absl::OkStatus();
+  return absl::InvalidArgumentError(
+      absl::StrCat("more than the ", metadata_.size_bytes(), " bytes that were announced"));
 }
 
 absl::StatusOr<v1::Dataset> Datasets::Upload::Finish() {
@@ -180,7 +187,7 @@ absl::StatusOr<v1::ListDatasetsResponse> Datasets::List(const Caller& caller,
 
 absl::Status Datasets::Delete(const Caller& caller, const v1::DeleteDatasetRequest& request) {
   ASSIGN_OR_RETURN(const std::string id, ParseName(request.name(), "datasets", "name"));
-  return WriteAudited(*context_, caller, [&](Txn& txn) -> absl::StatusOr<std::string> {
+  RETURN_IF_ERROR(WriteAudited(*context_, caller, [&](Txn& txn) -> absl::StatusOr<std::string> {
     RETURN_IF_ERROR(GetOwnDataset(txn, caller, {id}).status());
     ASSIGN_OR_RETURN(const JobId user, txn.JobUsingDataset({id}));
     if (!user.empty()) {
@@ -193,7 +200,9 @@ absl::Status Datasets::Delete(const Caller& caller, const v1::DeleteDatasetReque
     }
     RETURN_IF_ERROR(txn.DeleteDataset({id}));
     return request.name();
-  });
+  }));
+  // At once: else one who uploads and deletes by turns has more on the disk than the quota.
+  return CollectDropped(*context_->store, *context_->blobs).status();
 }
 
 absl::StatusOr<v1::ValidationReport> Datasets::Validate(const Caller& caller,
@@ -264,8 +273,13 @@ absl::StatusOr<v1::ValidationReport> Datasets::Report(const DatasetRecord& datas
   while (made.ByteSizeLong() > kMostReportBytes && made.preview_size() > 0) {
     made.mutable_preview()->RemoveLast();  // an answer has its limit
   }
-  RETURN_IF_ERROR(context_->store->Write(
-      [&](Txn& txn) { return txn.PutReport(key, made, context_->clock->Now()); }));
+  // Large ones are made again rather than kept.
+  if (made.ByteSizeLong() > kMostKeptBytes) return made;
+  RETURN_IF_ERROR(context_->store->Write([&](Txn& txn) -> absl::Status {
+    // The data set may have been deleted meanwhile, and its reports with it.
+    if (!txn.GetDataset(dataset.id).ok()) return absl::OkStatus();
+    return txn.PutReport(key, {dataset.dataset.sha256()}, made, context_->clock->Now());
+  }));
   return made;
 }
 

@@ -45,6 +45,7 @@ class Datasets {
     // Null when the tenant has the file already: bytes are compared with the hash alone.
     std::unique_ptr<BlobWriter> writer_;
     Sha256 hash_;
+    int64_t hashed_ = 0;
   };
   absl::StatusOr<std::unique_ptr<Upload>> StartUpload(
       const Caller& caller, const v1::UploadDatasetRequest::Metadata& metadata);

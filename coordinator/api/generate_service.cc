@@ -142,7 +142,11 @@ class AdapterUpload : public UploadReactor<v1::UploadAdapterRequest, v1::UploadA
     if (is_config_ && config_.size() <= kMaxConfigBytes) config_ += request.chunk();
     if (writer_ != nullptr) return writer_->Append(request.chunk());
     hash_.Update(request.chunk());
-    return absl::OkStatus();
+    hashed_ += static_cast<int64_t>(request.chunk().size());
+    const int64_t announced = adapter_.files().rbegin()->size_bytes();
+    if (hashed_ <= announced) return absl::OkStatus();
+    return absl::InvalidArgumentError(
+        absl::StrCat("more than the ", announced, " bytes that were announced"));
   }
 
   absl::Status OnEnd(v1::UploadAdapterResponse* response) override {
@@ -158,6 +162,7 @@ class AdapterUpload : public UploadReactor<v1::UploadAdapterRequest, v1::UploadA
           "it");
     }
     ASSIGN_OR_RETURN(*response->mutable_name(), catalog_->KeepUpload(caller(), adapter_, sealed_));
+    shares_.clear();  // before the answer: the next upload may follow at once
     return absl::OkStatus();
   }
 
@@ -197,7 +202,10 @@ class AdapterUpload : public UploadReactor<v1::UploadAdapterRequest, v1::UploadA
       return absl::OkStatus();
     }
     const v1::AdapterFile& file = *adapter_.files().rbegin();
-    if (std::exchange(hash_, Sha256()).Finish() == file.sha256()) return absl::OkStatus();
+    const int64_t came = std::exchange(hashed_, 0);
+    if (std::exchange(hash_, Sha256()).Finish() == file.sha256() && came == file.size_bytes()) {
+      return absl::OkStatus();
+    }
     return absl::DataLossError(absl::StrCat(file.filename(), ": the bytes do not hash to ",
                                             file.sha256(), "; send them again"));
   }
@@ -207,6 +215,7 @@ class AdapterUpload : public UploadReactor<v1::UploadAdapterRequest, v1::UploadA
   // Of the file that comes; no writer when it is there already, and its bytes are hashed instead.
   bool is_config_ = false;
   Sha256 hash_;
+  int64_t hashed_ = 0;
   std::string config_;
   // In this order: room is given back after the files of a refused upload have gone.
   std::vector<UploadRoom::Share> shares_;

@@ -6,6 +6,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "common/printable.h"
 
 namespace tundra::coordinator {
 namespace {
@@ -112,6 +113,8 @@ void CheckResources(const v1::ResourcesSpec& r, Violations& v) {
 void CheckJob(const v1::Job& job, Violations& v) {
   const size_t name = CountCharacters(job.display_name());
   v.Require(name >= 1 && name <= 128, "job.display_name", "must have 1 to 128 characters");
+  v.Require(!HasControlCharacters(job.display_name()), "job.display_name",
+            "must have no control characters or line breaks");
   CheckLabels(job, v);
   const v1::JobSpec& spec = job.spec();
   v.Require(!spec.base().empty(), "job.spec.base", "is required: a name as ListBases gives it");

@@ -26,28 +26,28 @@ absl::StatusOr<UploadRoom::Share> UploadRoom::Take(Store& store, const TenantId&
                                                    int64_t bytes) {
   // Held over the read: an upload that ends is either still under way here or in the store there.
   absl::MutexLock lock(&mu_);
-  int64_t& under_way = under_way_[tenant];
-  const absl::Status fits = store.Read([&](ReadTxn& txn) {
-    mu_.AssertHeld();
-    return Check(txn, tenant, under_way, bytes);
-  });
-  if (!fits.ok()) {
-    if (under_way == 0) under_way_.erase(tenant);
-    return fits;
+  const auto it = under_way_.find(tenant);
+  const UnderWay before = it == under_way_.end() ? UnderWay{} : it->second;
+  if (before.files >= kMostFiles) {
+    return absl::ResourceExhaustedError(
+        absl::StrCat("tenant ", tenant.value, " uploads ", before.files,
+                     " files already; wait until some are through"));
   }
-  under_way += bytes;
+  RETURN_IF_ERROR(
+      store.Read([&](ReadTxn& txn) { return Check(txn, tenant, before.bytes, bytes); }));
+  under_way_[tenant] = {before.bytes + bytes, before.files + 1};
   return Share(this, tenant, bytes);
 }
 
 void UploadRoom::GiveBack(const TenantId& tenant, int64_t bytes) {
   absl::MutexLock lock(&mu_);
   const auto it = under_way_.find(tenant);
-  it->second -= bytes;
-  if (it->second == 0) under_way_.erase(it);
+  it->second.bytes -= bytes;
+  if (--it->second.files == 0) under_way_.erase(it);
 }
 
 absl::Status CheckByteQuota(ReadTxn& txn, const TenantId& tenant, int64_t more) {
-  return Check(txn, tenant, 0, more);
+  return more == 0 ? absl::OkStatus() : Check(txn, tenant, 0, more);
 }
 
 }  // namespace tundra::coordinator

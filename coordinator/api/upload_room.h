@@ -41,15 +41,23 @@ class UploadRoom {
     int64_t bytes_ = 0;
   };
 
+  // Files that a tenant may upload at a time: each holds one open.
+  static constexpr int kMostFiles = 64;
+
   // Before any of `bytes` (0 or more) comes. Errors: kResourceExhausted when they would pass the
-  // tenant's quota, with all that it has and uploads; those of the store.
+  // tenant's quota, with all that it has and uploads, or be one file too many at a time; those of
+  // the store.
   absl::StatusOr<Share> Take(Store& store, const TenantId& tenant, int64_t bytes);
 
  private:
   void GiveBack(const TenantId& tenant, int64_t bytes);
 
   absl::Mutex mu_;
-  std::map<TenantId, int64_t> under_way_ ABSL_GUARDED_BY(mu_);
+  struct UnderWay {
+    int64_t bytes = 0;
+    int files = 0;
+  };
+  std::map<TenantId, UnderWay> under_way_ ABSL_GUARDED_BY(mu_);
 };
 
 // In the transaction that records `more` bytes: the quota may have become smaller since they

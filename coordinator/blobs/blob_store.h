@@ -66,7 +66,7 @@ class BlobStore {
   virtual absl::Status Remove(const BlobId& id) = 0;
   // Whole blobs last written before a time.
   virtual absl::StatusOr<std::vector<BlobId>> ListBefore(absl::Time before) = 0;
-  // Drops partial files last written before a time.
+  // Drops partial files last written before a time that no writer has.
   virtual absl::Status RemovePartialsBefore(absl::Time before) = 0;
 };
 

@@ -126,6 +126,22 @@ TEST_F(BlobStoreTest, ANewerUploadTakesOver) {
   TUNDRA_EXPECT_OK((*new_writer)->Commit());
 }
 
+TEST_F(BlobStoreTest, APartThatHasAWriterIsNotCollected) {
+  const BlobId id{Sha256Hex("bytes")};
+  auto slow = *blobs_->Create(id, 5);
+  TUNDRA_ASSERT_OK(slow->Append("bytes"));
+  TUNDRA_ASSERT_OK(slow->Seal());
+  auto kept = *blobs_->Resume("w", id, 5, 0);
+  TUNDRA_ASSERT_OK(kept->Append("by"));
+  const absl::Time later = absl::Now() + absl::Hours(2);
+  TUNDRA_ASSERT_OK(blobs_->RemovePartialsBefore(later));
+  EXPECT_EQ(*blobs_->ReceivedBytes("w", id), 2);
+  TUNDRA_EXPECT_OK(slow->Commit());
+  kept.reset();
+  TUNDRA_ASSERT_OK(blobs_->RemovePartialsBefore(later));
+  EXPECT_EQ(*blobs_->ReceivedBytes("w", id), 0);
+}
+
 TEST_F(BlobStoreTest, UploadersDoNotSeeEachOthersParts) {
   const BlobId id{Sha256Hex("bytes")};
   auto one = blobs_->Resume("one", id, 5, 0);

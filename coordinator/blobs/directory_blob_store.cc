@@ -8,6 +8,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/synchronization/mutex.h"
 #include "common/files.h"
+#include "common/logging.h"
 #include "common/sha256.h"
 #include "common/status.h"
 #include "coordinator/blobs/blob_store.h"
@@ -18,12 +19,13 @@ namespace {
 namespace fs = std::filesystem;
 
 // A file over the limit of the process or file system is a disk that is too
-// small, to whoever uploads.
+// small, to whoever uploads. The path is the log's: it goes to no client.
 absl::Status DiskStatus(int error, const std::string& path) {
-  if (error == EFBIG) {
-    return absl::ResourceExhaustedError(absl::StrCat(path, ": larger than the file system allows"));
-  }
-  return ErrnoStatus(error, path);
+  const absl::Status status =
+      error == EFBIG ? absl::ResourceExhaustedError("larger than the file system allows")
+                     : ErrnoStatus(error, "the coordinator's disk");
+  LogWarning("{}: {}", path, std::string(status.message()));
+  return status;
 }
 
 absl::Status WriteFully(int fd, std::string_view bytes, const std::string& path) {
@@ -44,6 +46,29 @@ struct UploadSlot {
   uint64_t ticket ABSL_GUARDED_BY(mu) = 0;
 };
 
+// Partial files that a writer has open: the collection of old ones leaves them, however slowly they
+// come. Thread-safe.
+class LiveFiles {
+ public:
+  void Add(const std::string& path) {
+    absl::MutexLock lock(&mu_);
+    ++paths_[path];
+  }
+  void Remove(const std::string& path) {
+    absl::MutexLock lock(&mu_);
+    const auto it = paths_.find(path);
+    if (--it->second == 0) paths_.erase(it);
+  }
+  bool Has(const std::string& path) {
+    absl::MutexLock lock(&mu_);
+    return paths_.contains(path);
+  }
+
+ private:
+  absl::Mutex mu_;
+  std::map<std::string, int> paths_ ABSL_GUARDED_BY(mu_);
+};
+
 struct Paths {
   std::string partial;
   std::string folder;
@@ -53,7 +78,8 @@ struct Paths {
 class DirectoryWriter : public BlobWriter {
  public:
   DirectoryWriter(BlobId id, int64_t size, int64_t offset, Paths paths, Fd fd,
-                  std::shared_ptr<UploadSlot> slot, uint64_t ticket, bool keep_partial)
+                  std::shared_ptr<UploadSlot> slot, uint64_t ticket, bool keep_partial,
+                  std::shared_ptr<LiveFiles> live)
       : id_(std::move(id)),
         size_(size),
         received_(offset),
@@ -62,10 +88,14 @@ class DirectoryWriter : public BlobWriter {
         fd_(std::move(fd)),
         slot_(std::move(slot)),
         ticket_(ticket),
-        keep_partial_(keep_partial) {}
+        keep_partial_(keep_partial),
+        live_(std::move(live)) {
+    live_->Add(paths_.partial);
+  }
 
   ~DirectoryWriter() override {
-    if (!keep_partial_ && !committed_) unlink(paths_.partial.c_str());
+    if (!keep_partial_ && !renamed_) unlink(paths_.partial.c_str());
+    live_->Remove(paths_.partial);
   }
 
   absl::Status Append(std::string_view bytes) override {
@@ -91,12 +121,16 @@ class DirectoryWriter : public BlobWriter {
     absl::MutexLock lock(&slot_->mu);
     if (committed_) return absl::OkStatus();
     RETURN_IF_ERROR(SealLocked());
-    RETURN_IF_ERROR(MakeDirs(paths_.folder));
-    if (rename(paths_.partial.c_str(), paths_.blob.c_str()) != 0) {
-      return DiskStatus(errno, paths_.blob);
+    if (!renamed_) {
+      RETURN_IF_ERROR(MakeDirs(paths_.folder));
+      if (rename(paths_.partial.c_str(), paths_.blob.c_str()) != 0) {
+        return DiskStatus(errno, paths_.blob);
+      }
+      renamed_ = true;
     }
+    RETURN_IF_ERROR(SyncDir(paths_.folder));
     committed_ = true;
-    return SyncDir(paths_.folder);
+    return absl::OkStatus();
   }
 
  private:
@@ -138,7 +172,9 @@ class DirectoryWriter : public BlobWriter {
   const std::shared_ptr<UploadSlot> slot_;
   const uint64_t ticket_;
   const bool keep_partial_;
+  const std::shared_ptr<LiveFiles> live_;
   bool sealed_ = false;
+  bool renamed_ = false;
   bool committed_ = false;
 };
 
@@ -183,13 +219,13 @@ class DirectoryBlobStore : public BlobStore {
                                                      " bytes that are here"));
     }
     Fd fd(open(path.c_str(), O_WRONLY | O_CREAT | O_CLOEXEC, 0600));
-    if (!fd.valid()) return ErrnoStatus(errno, path);
+    if (!fd.valid()) return DiskStatus(errno, path);
     if (ftruncate(fd.get(), offset) != 0 || lseek(fd.get(), offset, SEEK_SET) < 0) {
       return DiskStatus(errno, path);
     }
     return std::make_unique<DirectoryWriter>(id, size_bytes, offset, PathsOf(id, path),
                                              std::move(fd), slot, ++slot->ticket,
-                                             /*keep_partial=*/true);
+                                             /*keep_partial=*/true, live_);
   }
 
   absl::StatusOr<std::unique_ptr<BlobWriter>> Create(const BlobId& id,
@@ -197,10 +233,10 @@ class DirectoryBlobStore : public BlobStore {
     RETURN_IF_ERROR(CheckHeader(id, size_bytes));
     const std::string path = absl::StrCat(partial_, "/", NewIdValue("upload"));
     Fd fd(open(path.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600));
-    if (!fd.valid()) return ErrnoStatus(errno, path);
+    if (!fd.valid()) return DiskStatus(errno, path);
     return std::make_unique<DirectoryWriter>(id, size_bytes, 0, PathsOf(id, path), std::move(fd),
                                              std::make_shared<UploadSlot>(), 0,
-                                             /*keep_partial=*/false);
+                                             /*keep_partial=*/false, live_);
   }
 
   absl::StatusOr<std::string> Read(const BlobId& id, int64_t offset, int64_t max_bytes) override {
@@ -255,7 +291,7 @@ class DirectoryBlobStore : public BlobStore {
     for (fs::directory_iterator it(partial_, error), end; !error && it != end;
          it.increment(error)) {
       const std::string path = it->path().string();
-      if (WrittenBefore(path, before)) unlink(path.c_str());
+      if (WrittenBefore(path, before) && !live_->Has(path)) unlink(path.c_str());
     }
     if (error) return absl::InternalError(absl::StrCat(partial_, ": ", error.message()));
     return absl::OkStatus();
@@ -303,6 +339,7 @@ class DirectoryBlobStore : public BlobStore {
 
   const std::string blobs_;
   const std::string partial_;
+  const std::shared_ptr<LiveFiles> live_ = std::make_shared<LiveFiles>();
   absl::Mutex mu_;
   // By partial file.
   std::map<std::string, std::weak_ptr<UploadSlot>> slots_ ABSL_GUARDED_BY(mu_);

@@ -57,6 +57,17 @@ absl::Status RecordBlob(Txn& txn, BlobStore& blobs, const BlobId& id, absl::Time
   return txn.PutBlob({id, size, now});
 }
 
+absl::StatusOr<int> CollectDropped(Store& store, BlobStore& blobs) {
+  // DropRefs marks them so.
+  const absl::Time dropped = absl::UnixEpoch() + absl::Microseconds(1);
+  int removed = 0;
+  for (;;) {
+    ASSIGN_OR_RETURN(const int some, CollectSome(store, blobs, dropped));
+    removed += some;
+    if (some < kBlobsPerWrite) return removed;
+  }
+}
+
 absl::StatusOr<int> CollectGarbage(Store& store, BlobStore& blobs, absl::Time now,
                                    absl::Duration grace) {
   RETURN_IF_ERROR(store.Write([&](Txn& txn) -> absl::Status {

@@ -13,6 +13,9 @@ namespace tundra::coordinator {
 // period anew. Errors: kNotFound when its bytes are not there (any more).
 absl::Status RecordBlob(Txn& txn, BlobStore& blobs, const BlobId& id, absl::Time now);
 
+// Removes blobs that were referred to and are so no longer; returns how many.
+absl::StatusOr<int> CollectDropped(Store& store, BlobStore& blobs);
+
 // Removes uploads and request ids older than a day, and blobs (whole or partial)
 // that nothing refers to and nobody touched for `grace`. Returns how many blobs.
 absl::StatusOr<int> CollectGarbage(Store& store, BlobStore& blobs, absl::Time now,

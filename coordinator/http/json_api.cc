@@ -224,6 +224,26 @@ bool NamesTag(std::string_view if_none_match, std::string_view etag) {
 bool JsonApi::IsMethod(std::string_view path) { return FindMethod(path) != nullptr; }
 
 JsonAnswer JsonApi::Call(const JsonCall& call) {
+  if (call.body.size() <= kLargeBody) return CallMethod(call);
+  {
+    const auto has_room = [this] {
+      mu_.AssertHeld();
+      return large_ < kMostLarge;
+    };
+    absl::MutexLock lock(&mu_);
+    if (!mu_.AwaitWithTimeout(absl::Condition(&has_room), kJsonCallTimeout)) {
+      return JsonError(grpc::Status(grpc::StatusCode::RESOURCE_EXHAUSTED,
+                                    "too many large calls at a time; try again"));
+    }
+    ++large_;
+  }
+  JsonAnswer answer = CallMethod(call);
+  absl::MutexLock lock(&mu_);
+  --large_;
+  return answer;
+}
+
+JsonAnswer JsonApi::CallMethod(const JsonCall& call) {
   const MethodDescriptor* const method = FindMethod(call.path);
   if (method == nullptr) {
     return JsonError(grpc::Status(grpc::StatusCode::NOT_FOUND, "no such method"));

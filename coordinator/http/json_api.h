@@ -15,6 +15,7 @@
 #include <string_view>
 
 #include "absl/status/statusor.h"
+#include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
 
 namespace tundra::coordinator {
@@ -66,7 +67,8 @@ class JsonApi {
 
   // Whether the path is one of a method of a service for clients. Workers' is not served.
   static bool IsMethod(std::string_view path);
-  // Blocks until the method has answered, for kJsonCallTimeout at most.
+  // Blocks until the method has answered, for kJsonCallTimeout at most; before that, while
+  // kMostLarge calls with bodies of more than kLargeBody bytes are under way, if it is another.
   JsonAnswer Call(const JsonCall& call);
   // Opens "jobs/ID/adapter" or "jobs/ID/checkpoints/STEP", file `filename`; what has arrived
   // first is there already, so errors such as kNotFound come from here.
@@ -74,9 +76,17 @@ class JsonApi {
                                                          const std::string& filename,
                                                          const WebCaller& caller);
 
+  static constexpr size_t kLargeBody = size_t{256} << 10;
+  static constexpr int kMostLarge = 4;
+
  private:
+  JsonAnswer CallMethod(const JsonCall& call);
+
   const std::shared_ptr<grpc::Channel> channel_;
   const std::function<bool()> stops_;
+  // Calls with large bodies, which become several times as large when they are read.
+  absl::Mutex mu_;
+  int large_ ABSL_GUARDED_BY(mu_) = 0;
 };
 
 // An error in Connect's JSON, with the HTTP status that belongs to its code.

@@ -10,6 +10,7 @@
 #include "absl/strings/str_cat.h"
 #include "common/address.h"
 #include "common/status.h"
+#include "coordinator/http/web_threads.h"
 
 namespace tundra::coordinator {
 namespace {
@@ -24,9 +25,11 @@ class ProbeServerImpl : public ProbeServer {
     std::pair<std::string, int> parts;
     ASSIGN_OR_RETURN(parts, SplitAddress(address));
     const auto& [host, port] = parts;
-    // A connection that says nothing holds a thread until the read times out.
-    server_.new_task_queue = [] { return new httplib::ThreadPool(8); };
+    // A connection that says nothing holds a thread until the read times out: there are many, so
+    // that a probe seldom waits behind such.
+    server_.new_task_queue = [this] { return new ThreadsHandle(&threads_); };
     server_.set_keep_alive_max_count(1);
+    server_.set_keep_alive_timeout(1);  // for the first request, too
     server_.set_read_timeout(1);
     // The default sets SO_REUSEPORT, which would hide that the port is taken.
     server_.set_socket_options([](socket_t socket) {
@@ -69,11 +72,13 @@ class ProbeServerImpl : public ProbeServer {
   int port() const override { return port_; }
 
   void Stop() override {
+    threads_.Stop();
     server_.stop();
     if (thread_.joinable()) thread_.join();
   }
 
  private:
+  WebThreads threads_{64};
   httplib::Server server_;
   std::thread thread_;
   int port_ = 0;

@@ -306,7 +306,7 @@ class WebServerImpl : public WebServer {
   }
 
   // Refuses a call whose headers are wrong, before its body is read.
-  static bool RefuseCall(const Request& request, Response& response) {
+  bool RefuseCall(const Request& request, Response& response) const {
     const size_t length = LengthOf(request);
     if (request.method != "POST") {
       response.set_header("Allow", "POST");
@@ -327,10 +327,19 @@ class WebServerImpl : public WebServer {
                !version.empty() && version != "1") {
       Refuse(response, 400, grpc::StatusCode::INVALID_ARGUMENT,
              "Connect-Protocol-Version must be 1");
+    } else if (const absl::Status may = Authorize(request); !may.ok()) {
+      Send(response, JsonError(grpc::Status(static_cast<grpc::StatusCode>(may.code()),
+                                            std::string(may.message()))));
     } else {
       return false;
     }
     return true;
+  }
+
+  absl::Status Authorize(const Request& request) const {
+    if (options_.authorize == nullptr) return absl::OkStatus();
+    const std::string method = request.path.substr(request.path.rfind('/') + 1);
+    return options_.authorize(CallerOf(request), method);
   }
 
   static void SendPage(const Request& request, const PageFile& file, Response& response) {

@@ -317,6 +317,46 @@ TEST_F(WebServerTest, DownloadsAFileWholeAndRefusesOthers) {
   EXPECT_EQ(client_->Get("/v1/" + name + "/x/files/y")->status, 400);
 }
 
+TEST_F(WebServerTest, WhoMayNotCallMakesNobodyReadABody) {
+  WebOptions options;
+  std::atomic<int> asked{0};
+  options.authorize = [&](const WebCaller& caller, std::string_view method) {
+    ++asked;
+    EXPECT_EQ(method, "CreateJob");
+    return caller.authorization == "Bearer good" ? absl::OkStatus()
+                                                 : absl::UnauthenticatedError("who are you?");
+  };
+  const auto server = Serve(std::move(options));
+  // The head of a request alone: the answer comes although its body does not.
+  RawClient stranger(server->port());
+  ASSERT_TRUE(
+      stranger.Send("POST /tundra.v1.JobService/CreateJob HTTP/1.1\r\nHost: localhost\r\n"
+                    "Content-Type: application/json\r\nContent-Length: 4000000\r\n\r\n"));
+  EXPECT_THAT(stranger.ReadToEnd(), HasSubstr("401"));
+  EXPECT_EQ(asked, 1);
+  httplib::Client client("127.0.0.1", server->port());
+  const auto result = client.Post("/tundra.v1.JobService/CreateJob",
+                                  {{"Authorization", "Bearer good"}}, "{", "application/json");
+  ASSERT_TRUE(result);
+  EXPECT_EQ(result->status, 400) << "of the body";
+}
+
+TEST_F(WebServerTest, LargeCallsAreFewAtATimeAndAllAreAnswered) {
+  std::vector<std::thread> clients;
+  std::atomic<int> answered{0};
+  const std::string body = json{{"name", std::string(1 << 20, 'x')}}.dump();
+  for (int i = 0; i < 3 * JsonApi::kMostLarge; ++i) {
+    clients.emplace_back([&] {
+      httplib::Client client("127.0.0.1", coordinator_->web_port());
+      client.set_read_timeout(60);
+      const auto result = client.Post("/tundra.v1.JobService/GetJob", body, "application/json");
+      if (result && result->status == 400) ++answered;
+    });
+  }
+  for (std::thread& client : clients) client.join();
+  EXPECT_EQ(answered, 3 * JsonApi::kMostLarge);
+}
+
 TEST_F(WebServerTest, SlowClientsNeitherHoldThreadsNorStarveOthers) {
   WebOptions options;
   options.threads = 3;

@@ -118,6 +118,10 @@ const std::vector<Migration>& Migrations() {
         R"(CREATE TABLE audit (
              sequence INTEGER PRIMARY KEY AUTOINCREMENT,
              body TEXT NOT NULL))"}},
+      // Reports are a cache; of what data each is, so that it goes with them.
+      {3,
+       {"DELETE FROM reports", "ALTER TABLE reports ADD COLUMN sha256 TEXT NOT NULL DEFAULT ''",
+        "CREATE INDEX reports_by_data ON reports (sha256, created)"}},
   };
   return *migrations;
 }

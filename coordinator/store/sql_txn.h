@@ -73,8 +73,8 @@ class SqlTxn : public Txn {
   absl::Status PutGroup(const GroupRecord& group) override;
   absl::Status DeleteGroup(const GroupId& id) override;
   absl::Status PutBase(const BaseHash& hash, const v1::BaseInfo& info) override;
-  absl::Status PutReport(const std::string& cache_key, const v1::ValidationReport& report,
-                         absl::Time now) override;
+  absl::Status PutReport(const std::string& cache_key, const BlobId& data,
+                         const v1::ValidationReport& report, absl::Time now) override;
   absl::Status PutRequest(const RequestRecord& request) override;
   absl::Status DeleteRequestsBefore(absl::Time before) override;
   absl::Status PutUpload(const UploadRecord& upload) override;

@@ -12,6 +12,8 @@
 namespace tundra::coordinator {
 namespace {
 
+// Kept of one data set: with other bases and options.
+constexpr int kMostReports = 16;
 constexpr int kSqliteFull = 13;  // SQLITE_FULL
 
 std::string MembersJson(const std::vector<GroupMemberRecord>& members) {
@@ -170,8 +172,15 @@ absl::Status SqlTxn::InsertDataset(DatasetRecord& record) {
 
 absl::Status SqlTxn::DeleteDataset(const DatasetId& id) {
   return SqlGuard("deleting a data set", [&] {
+    const std::string owner = absl::StrCat("dataset/", id.value);
+    std::string data;
+    sql_ << "SELECT sha256 FROM blob_refs WHERE owner = :o", soci::use(owner), soci::into(data);
     sql_ << "DELETE FROM datasets WHERE id = :id", soci::use(id.value);
-    DropRefs(absl::StrCat("dataset/", id.value));
+    DropRefs(owner);
+    // Reports tell of the rows: they go with the last data set of them.
+    sql_ << "DELETE FROM reports WHERE sha256 = :s AND NOT EXISTS (SELECT 1 FROM blob_refs "
+            "WHERE sha256 = :t AND owner LIKE 'dataset/%')",
+        soci::use(data), soci::use(data);
     return absl::OkStatus();
   });
 }
@@ -331,15 +340,18 @@ absl::StatusOr<v1::ValidationReport> SqlTxn::GetReport(const std::string& cache_
   });
 }
 
-absl::Status SqlTxn::PutReport(const std::string& cache_key, const v1::ValidationReport& report,
-                               absl::Time now) {
+absl::Status SqlTxn::PutReport(const std::string& cache_key, const BlobId& data,
+                               const v1::ValidationReport& report, absl::Time now) {
   return SqlGuard("storing a report", [&] {
     const std::string body = EncodeProto(report);
     const long long created = ToMicros(now);
-    sql_ << "INSERT INTO reports (cache_key, created, body) VALUES (:k, :c, :b) "
+    sql_ << "INSERT INTO reports (cache_key, sha256, created, body) VALUES (:k, :s, :c, :b) "
             "ON CONFLICT (cache_key) DO UPDATE SET created = excluded.created, "
             "body = excluded.body",
-        soci::use(cache_key), soci::use(created), soci::use(body);
+        soci::use(cache_key), soci::use(data.value), soci::use(created), soci::use(body);
+    sql_ << "DELETE FROM reports WHERE sha256 = :s AND cache_key NOT IN "
+            "(SELECT cache_key FROM reports WHERE sha256 = :t ORDER BY created DESC LIMIT :n)",
+        soci::use(data.value), soci::use(data.value), soci::use(kMostReports);
     return absl::OkStatus();
   });
 }

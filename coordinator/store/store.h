@@ -140,8 +140,8 @@ class Txn : public ReadTxn {
   // Inserts or replaces, and refers to the text files' blobs.
   virtual absl::Status PutBase(const BaseHash& hash, const v1::BaseInfo& info) = 0;
 
-  virtual absl::Status PutReport(const std::string& cache_key, const v1::ValidationReport& report,
-                                 absl::Time now) = 0;
+  virtual absl::Status PutReport(const std::string& cache_key, const BlobId& data,
+                                 const v1::ValidationReport& report, absl::Time now) = 0;
   virtual absl::Status PutRequest(const RequestRecord& request) = 0;
   virtual absl::Status DeleteRequestsBefore(absl::Time before) = 0;
   // Stores it, or stores it anew with another time.

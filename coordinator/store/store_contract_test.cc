@@ -318,7 +318,7 @@ TEST_F(StoreContractTest, KeepsGroupsBasesReportsRequestsAndUploads) {
     TUNDRA_EXPECT_OK(txn.PutGroup(group));
     TUNDRA_EXPECT_OK(txn.PutBase({"h"}, info));
     TUNDRA_EXPECT_OK(txn.PutBase({"h"}, info));
-    TUNDRA_EXPECT_OK(txn.PutReport("k", report, kNow));
+    TUNDRA_EXPECT_OK(txn.PutReport("k", {"data"}, report, kNow));
     TUNDRA_EXPECT_OK(txn.PutUpload(upload));
     return txn.PutRequest({"CreateJob", "r", "hash", "job-1", kNow});
   }));
@@ -426,6 +426,36 @@ TEST_F(StoreContractTest, TenantsTokensWorkersAndAuditAreKept) {
     status.Update(txn.DeleteTenant({"red"}));
     EXPECT_EQ(txn.ListTenants()->size(), 1u);
     return status;
+  }));
+}
+
+TEST_F(StoreContractTest, ReportsAreFewAndGoWithTheLastDataSetOfTheirRows) {
+  const BlobId data{Sha256Hex("rows")};
+  v1::ValidationReport report;
+  TUNDRA_ASSERT_OK(store_->Write([&](Txn& txn) -> absl::Status {
+    absl::Status status = txn.PutBlob({data, 4, kNow});
+    for (const char* const id : {"d1", "d2"}) {
+      DatasetRecord record;
+      record.id.value = id;
+      record.dataset.set_sha256(data.value);
+      status.Update(txn.InsertDataset(record));
+    }
+    for (int i = 0; i < 20; ++i) {
+      status.Update(txn.PutReport(absl::StrCat("k", i), data, report, kNow + absl::Seconds(i)));
+    }
+    status.Update(txn.PutReport("other", {Sha256Hex("other rows")}, report, kNow));
+    return status;
+  }));
+  TUNDRA_ASSERT_OK(store_->Write([&](Txn& txn) -> absl::Status {
+    EXPECT_FALSE(txn.GetReport("k3").ok()) << "the newest 16 are kept";
+    EXPECT_TRUE(txn.GetReport("k4").ok());
+    EXPECT_TRUE(txn.GetReport("k19").ok());
+    TUNDRA_EXPECT_OK(txn.DeleteDataset({"d1"}));
+    EXPECT_TRUE(txn.GetReport("k19").ok()) << "there is another data set of the same rows";
+    TUNDRA_EXPECT_OK(txn.DeleteDataset({"d2"}));
+    EXPECT_FALSE(txn.GetReport("k19").ok());
+    EXPECT_TRUE(txn.GetReport("other").ok());
+    return absl::OkStatus();
   }));
 }
 

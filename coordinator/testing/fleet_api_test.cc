@@ -140,6 +140,27 @@ TEST_F(FleetApiTest, NoWorkerReplacesAFileOfABase) {
     return base.display_name();
   };
   EXPECT_EQ(name(), "tiny") << "its word is not taken";
+  const auto holders = [&] {
+    grpc::ClientContext context;
+    v1::GetBaseRequest request;
+    request.set_name(FakeBase().base().name());
+    v1::Base base;
+    EXPECT_TRUE(bases_->GetBase(&context, request, &base).ok());
+    return base.worker_count();
+  };
+  EXPECT_EQ(holders(), 0) << "it holds another base, and gets no work for this one";
+  // Nor in two steps: a file that is left out stays known.
+  const v1::AdapterFile other_file = info->text_files(0);
+  info->clear_text_files();
+  liar.Send();
+  const absl::Time deadline = absl::Now() + absl::Seconds(60);
+  while (name() != "renamed" && absl::Now() < deadline) absl::SleepFor(absl::Milliseconds(5));
+  *info->add_text_files() = other_file;
+  info->mutable_base()->set_display_name("renamed again");
+  liar.Send();
+  while (holders() != 0 && absl::Now() < deadline) absl::SleepFor(absl::Milliseconds(5));
+  EXPECT_EQ(holders(), 0);
+  EXPECT_EQ(name(), "renamed");
   for (const std::string& wanted : liar.assignment().wanted_blobs()) {
     EXPECT_NE(wanted, Sha256Hex("another tokenizer"));
   }
@@ -152,7 +173,7 @@ TEST_F(FleetApiTest, NoWorkerReplacesAFileOfABase) {
   EXPECT_TRUE(liar.WaitFor([](const v1::WorkerAssignment& a) {
     return a.wanted_blobs_size() == 1 && a.wanted_blobs(0) == Sha256Hex("template");
   }));
-  EXPECT_EQ(name(), "renamed");
+  EXPECT_EQ(name(), "renamed again");
 }
 
 TEST_F(FleetApiTest, ListsByPages) {

@@ -3,6 +3,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "common/sha256.h"
+#include "coordinator/api/upload_room.h"
 #include "coordinator/testing/harness.h"
 
 namespace tundra::coordinator {
@@ -89,6 +90,8 @@ TEST_F(UploadQuotaTest, WhatIsThereAlreadyTakesNoMoreRoom) {
   // Their bytes are compared all the same.
   v1::Dataset dataset;
   EXPECT_EQ(TryUpload(Metadata("0123456789"), "012345678x", &dataset).error_code(), DATA_LOSS);
+  EXPECT_EQ(TryUpload(Metadata("0123456789"), std::string(100, 'x'), &dataset).error_code(),
+            INVALID_ARGUMENT);
 }
 
 TEST_F(UploadQuotaTest, UploadsUnderWayCountUntilTheyEnd) {
@@ -114,6 +117,68 @@ TEST_F(UploadQuotaTest, UploadsUnderWayCountUntilTheyEnd) {
   while (!after.ok() && absl::Now() < deadline) after = TryUploadBytes("dddddddddd");
   EXPECT_TRUE(after.ok()) << after.error_message();
   EXPECT_EQ(OnDisk(), 15);
+}
+
+TEST_F(UploadQuotaTest, WhatIsDeletedLeavesTheDiskAtOnce) {
+  SetQuota(10);
+  for (const std::string bytes : {"0123456789", "abcdefghij", "ABCDEFGHIJ"}) {
+    v1::Dataset dataset;
+    ASSERT_TRUE(TryUploadBytes(bytes, &dataset).ok());
+    EXPECT_EQ(OnDisk(), 10);
+    grpc::ClientContext context;
+    v1::DeleteDatasetRequest request;
+    request.set_name(dataset.name());
+    google::protobuf::Empty empty;
+    ASSERT_TRUE(datasets_->DeleteDataset(&context, request, &empty).ok());
+    EXPECT_EQ(OnDisk(), 0);
+  }
+}
+
+TEST_F(UploadQuotaTest, AnUploadMayFollowAnAdapterAtOnce) {
+  SetQuota(20);
+  for (int i = 0; i < 30; ++i) {
+    std::string name;
+    ASSERT_TRUE(TryUploadAdapter(*generate_, "{}", "weights", &name).ok());
+    v1::Dataset dataset;
+    const grpc::Status exactly = TryUploadBytes(std::to_string(10'000'000'000 + i), &dataset);
+    ASSERT_TRUE(exactly.ok()) << exactly.error_message();
+    grpc::ClientContext context;
+    v1::DeleteDatasetRequest request;
+    request.set_name(dataset.name());
+    google::protobuf::Empty empty;
+    ASSERT_TRUE(datasets_->DeleteDataset(&context, request, &empty).ok());
+    SetQuota(20);
+  }
+}
+
+TEST_F(UploadQuotaTest, ATenantHasManyUploadsAtATimeButNotAnyNumber) {
+  struct Stream {
+    grpc::ClientContext context;
+    v1::Dataset dataset;
+    std::unique_ptr<grpc::ClientWriter<v1::UploadDatasetRequest>> writer;
+  };
+  std::vector<std::unique_ptr<Stream>> open;
+  for (int i = 0; i < UploadRoom::kMostFiles; ++i) {
+    auto& stream = *open.emplace_back(std::make_unique<Stream>());
+    stream.writer = datasets_->UploadDataset(&stream.context, &stream.dataset);
+    v1::UploadDatasetRequest request;
+    *request.mutable_metadata() = Metadata(absl::StrCat("rows ", i));
+    ASSERT_TRUE(stream.writer->Write(request));
+  }
+  // Each announces itself at its own time.
+  const auto under_way = [&] {
+    const std::filesystem::directory_iterator files(dir_ / "data/partial"), end;
+    return std::distance(files, end);
+  };
+  const absl::Time deadline = absl::Now() + absl::Seconds(60);
+  while (under_way() < UploadRoom::kMostFiles && absl::Now() < deadline) {
+    absl::SleepFor(absl::Milliseconds(5));
+  }
+  const grpc::Status more = TryUploadBytes("rows");
+  EXPECT_EQ(more.error_code(), RESOURCE_EXHAUSTED);
+  EXPECT_THAT(more.error_message(), HasSubstr("uploads 64 files already"));
+  for (auto& stream : open) stream->context.TryCancel();
+  for (auto& stream : open) EXPECT_FALSE(stream->writer->Finish().ok());
 }
 
 TEST_F(UploadQuotaTest, AQuotaThatShrinksMeanwhileRefusesWhatHasCome) {

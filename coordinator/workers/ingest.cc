@@ -5,6 +5,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "common/logging.h"
+#include "common/printable.h"
 #include "common/sha256.h"
 #include "common/status.h"
 #include "common/version.h"
@@ -21,6 +22,8 @@ constexpr int64_t kMaxTextFileBytes = int64_t{256} << 20;
 constexpr char kBasePrefix[] = "bases/";
 // Warnings that are remembered, so that they are logged once.
 constexpr size_t kMostSaid = 1000;
+// Bases of workers whose files were compared, so that they are compared once.
+constexpr size_t kMostJudged = 100'000;
 
 absl::Status Malformed(const std::string& what) {
   return absl::InvalidArgumentError(absl::StrCat("worker report: ", what));
@@ -32,6 +35,9 @@ absl::Status CheckBase(const v1::BaseInfo& info) {
     return Malformed("a base's name must be bases/ and a SHA-256");
   }
   if (info.text_files_size() > kMaxTextFiles) return Malformed("too many text files of a base");
+  if (HasControlCharacters(info.base().display_name())) {
+    return Malformed("a base's display_name must have no control characters");
+  }
   for (const v1::AdapterFile& file : info.text_files()) {
     if (!IsSha256Hex(file.sha256()) || file.size_bytes() < 0 ||
         file.size_bytes() > kMaxTextFileBytes) {
@@ -49,12 +55,18 @@ absl::Status CheckReport(const v1::WorkerReport& report) {
   if (report.worker_id().empty() || report.worker_id().size() > 128) {
     return Malformed("worker_id must have 1 to 128 characters");
   }
+  if (HasControlCharacters(report.worker_id()) || HasControlCharacters(report.display_name())) {
+    return Malformed("worker_id and display_name must have no control characters");
+  }
   RETURN_IF_ERROR(CheckWorkerVersion(report.build(), ProgramVersion()));
   if (report.incarnation().empty()) return Malformed("incarnation is required");
   if (report.devices_size() > kMaxDevices) return Malformed("too many devices");
   if (report.bases_size() > kMaxBases) return Malformed("too many bases");
   std::set<int32_t> devices;
   for (const v1::DeviceInfo& device : report.devices()) {
+    if (HasControlCharacters(device.name()) || HasControlCharacters(device.numerics_class())) {
+      return Malformed("a device's name and class must have no control characters");
+    }
     if (!devices.insert(device.index()).second) {
       return Malformed(absl::StrCat("device ", device.index(), " is there twice"));
     }
@@ -123,7 +135,7 @@ absl::Status Ingest::Take(const std::shared_ptr<SessionLink>& link, const std::s
   const WorkerId worker{report.worker_id()};
   RETURN_IF_ERROR(CheckIdentity(worker, identity));
   std::set<std::string> wanted;
-  TakeBases(report, wanted);
+  const v1::WorkerReport taken = TakeBases(report, wanted);
   // Job reports before ranks: steps that a lost rank's group still made must
   // count before the scheduler judges the attempt.
   bool moved = false;
@@ -143,7 +155,7 @@ absl::Status Ingest::Take(const std::shared_ptr<SessionLink>& link, const std::s
     if (result->changed) hub_->Notify({job.job_id()});
   }
   const bool changed =
-      fleet_->TakeReport(link, identity, report, std::move(acks), std::move(wanted));
+      fleet_->TakeReport(link, identity, taken, std::move(acks), std::move(wanted));
   if (changed || moved) controller_->Kick();
   return absl::OkStatus();
 }
@@ -160,7 +172,9 @@ absl::Status Ingest::BlobArrived(const WorkerId& worker, const BlobId& blob) {
   return absl::OkStatus();
 }
 
-void Ingest::TakeBases(const v1::WorkerReport& report, std::set<std::string>& wanted) {
+v1::WorkerReport Ingest::TakeBases(const v1::WorkerReport& report, std::set<std::string>& wanted) {
+  v1::WorkerReport taken = report;
+  taken.clear_bases();
   for (const v1::BaseInfo& info : report.bases()) {
     const absl::Status status = StoreBase({report.worker_id()}, info);
     if (!status.ok()) {
@@ -169,17 +183,21 @@ void Ingest::TakeBases(const v1::WorkerReport& report, std::set<std::string>& wa
       absl::MutexLock lock(&mu_);
       if (said_.size() >= kMostSaid) said_.clear();
       if (said_.insert(line).second) LogWarning("{}", line);  // once, not with every report
-      continue;
     }
+    // One with other files than are known is no holder of the base.
+    if (absl::IsFailedPrecondition(status)) continue;
+    *taken.add_bases() = info;
+    if (!status.ok()) continue;
     for (const v1::AdapterFile& file : info.text_files()) {
       if (absl::IsNotFound(blobs_->Size({file.sha256()}).status())) wanted.insert(file.sha256());
     }
   }
+  return taken;
 }
 
-// A base's hash covers its files: one of the same name has the same bytes for ever. What a newer
-// worker reads in addition may come.
-absl::Status CheckSameFiles(ReadTxn& txn, const BaseHash& hash, const v1::BaseInfo& info) {
+// A base's hash covers its files: one of the same name has the same bytes for ever, and one that is
+// known stays. What a newer worker reads in addition may come. Adds to `info` what it lacks.
+absl::Status KeepFiles(ReadTxn& txn, const BaseHash& hash, v1::BaseInfo& info) {
   const absl::StatusOr<BaseRecord> known = txn.GetBase(hash);
   if (absl::IsNotFound(known.status())) return absl::OkStatus();
   RETURN_IF_ERROR(known.status());
@@ -187,7 +205,11 @@ absl::Status CheckSameFiles(ReadTxn& txn, const BaseHash& hash, const v1::BaseIn
   for (const v1::AdapterFile& file : info.text_files()) files[file.filename()] = file.sha256();
   for (const v1::AdapterFile& file : known->info.text_files()) {
     const auto it = files.find(file.filename());
-    if (it == files.end() || it->second == file.sha256()) continue;
+    if (it == files.end()) {
+      *info.add_text_files() = file;
+      continue;
+    }
+    if (it->second == file.sha256()) continue;
     return absl::FailedPreconditionError(absl::StrCat(
         "the worker has another ", file.filename(), " than is known of the base with this hash, ",
         hash.value, "; its word on it is not taken: look at that worker's base folder"));
@@ -202,23 +224,34 @@ absl::Status Ingest::StoreBase(const WorkerId& worker, const v1::BaseInfo& info)
   clean.mutable_base()->clear_worker_count();
   const std::string hash = clean.base().name().substr(sizeof(kBasePrefix) - 1);
   const std::string text = clean.SerializeAsString();
+  bool others = false;
   {
     absl::MutexLock lock(&mu_);
-    const auto it = bases_.find(hash);
-    if (it != bases_.end()) {
-      const auto& [owner, stored] = it->second;
-      if (stored == text || (owner != worker && fleet_->IsConnected(owner))) {
-        return absl::OkStatus();
-      }
+    const auto owner = base_owners_.find(hash);
+    const bool own = owner != base_owners_.end() && owner->second == worker;
+    others = owner != base_owners_.end() && !own && fleet_->IsConnected(owner->second);
+    const auto judged = judged_.find({worker, hash});
+    if (judged != judged_.end() && judged->second.text == text &&
+        (own || others || !judged->second.status.ok())) {
+      return judged->second.status;
     }
   }
-  RETURN_IF_ERROR(store_->Write([&](Txn& txn) -> absl::Status {
-    RETURN_IF_ERROR(CheckSameFiles(txn, {hash}, clean));
-    return txn.PutBase({hash}, clean);
-  }));
+  absl::Status status;
+  if (others) {
+    status = store_->Read([&](ReadTxn& txn) { return KeepFiles(txn, {hash}, clean); });
+  } else {
+    status = store_->Write([&](Txn& txn) -> absl::Status {
+      v1::BaseInfo kept = clean;
+      RETURN_IF_ERROR(KeepFiles(txn, {hash}, kept));
+      return txn.PutBase({hash}, kept);
+    });
+  }
+  if (!status.ok() && !absl::IsFailedPrecondition(status)) return status;
   absl::MutexLock lock(&mu_);
-  bases_[hash] = {worker, text};
-  return absl::OkStatus();
+  if (judged_.size() >= kMostJudged) judged_.clear();
+  judged_[{worker, hash}] = {text, status};
+  if (status.ok() && !others) base_owners_[hash] = worker;
+  return status;
 }
 
 }  // namespace tundra::coordinator

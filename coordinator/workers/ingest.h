@@ -51,7 +51,8 @@ class Ingest {
 
  private:
   absl::Status CheckIdentity(const WorkerId& worker, const std::string& identity);
-  void TakeBases(const v1::WorkerReport& report, std::set<std::string>& wanted);
+  // The report without bases that are not what they are known as. Adds blobs to ask for.
+  v1::WorkerReport TakeBases(const v1::WorkerReport& report, std::set<std::string>& wanted);
   absl::Status StoreBase(const WorkerId& worker, const v1::BaseInfo& info);
 
   Store* const store_;
@@ -66,8 +67,14 @@ class Ingest {
   absl::Mutex mu_;
   // The certificates' names that stored workers belong to.
   std::map<WorkerId, std::string> identities_ ABSL_GUARDED_BY(mu_);
-  // What is stored of each base, and whose word it was.
-  std::map<std::string, std::pair<WorkerId, std::string>> bases_ ABSL_GUARDED_BY(mu_);
+  // Whose word on a base is stored, by its hash.
+  std::map<std::string, WorkerId> base_owners_ ABSL_GUARDED_BY(mu_);
+  struct Judged {
+    std::string text;
+    absl::Status status;
+  };
+  // What became of a worker's latest word on a base.
+  std::map<std::pair<WorkerId, std::string>, Judged> judged_ ABSL_GUARDED_BY(mu_);
   // Warnings about bases that were logged.
   std::set<std::string> said_ ABSL_GUARDED_BY(mu_);
 };
