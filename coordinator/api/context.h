@@ -5,6 +5,7 @@
 #include "common/clock.h"
 #include "coordinator/access/authenticator.h"
 #include "coordinator/api/dataset_validation.h"
+#include "coordinator/api/page_tokens.h"
 #include "coordinator/api/refusal_limit.h"
 #include "coordinator/blobs/blob_store.h"
 #include "coordinator/store/store.h"
@@ -39,6 +40,7 @@ struct Context {
   RpcObserver* observer = nullptr;
   Authenticator* authenticator = nullptr;
   RefusalLimit* refusals = nullptr;
+  const PageTokens* page_tokens = nullptr;
 };
 
 }  // namespace tundra::coordinator

@@ -124,8 +124,8 @@ absl::StatusOr<JobRecord> SqlTxn::GetJob(const JobId& id) {
 absl::StatusOr<std::vector<JobRecord>> SqlTxn::ListJobs(const JobQuery& query) {
   return SqlGuard("listing jobs", [&] {
     std::vector<std::string> texts;
-    std::vector<long long> numbers = {query.before_key, query.limit};
-    std::string where = "WHERE key < :n0";
+    std::vector<long long> numbers = {query.before_key, query.after_key, query.limit};
+    std::string where = "WHERE key < :n0 AND key > :n1";
     if (!query.tenant.empty()) {
       texts.push_back(query.tenant.value);
       absl::StrAppend(&where, " AND tenant = :t0");
@@ -133,7 +133,8 @@ absl::StatusOr<std::vector<JobRecord>> SqlTxn::ListJobs(const JobQuery& query) {
     for (const JobFilterTerm& term : query.terms) {
       absl::StrAppend(&where, " AND ", TermSql(term, texts, numbers));
     }
-    return SelectJobs(absl::StrCat(where, " ORDER BY key DESC LIMIT :n1"), texts, numbers);
+    absl::StrAppend(&where, " ORDER BY key", query.oldest_first ? "" : " DESC", " LIMIT :n2");
+    return SelectJobs(where, texts, numbers);
   });
 }
 
