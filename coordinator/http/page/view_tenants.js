@@ -131,6 +131,7 @@ function rowOf(tenant, done) {
     h('td', {'data-label': 'Devices'}, devices.node), h('td', {'data-label': 'Active jobs'}, jobs.node),
     h('td', {'data-label': 'Data sets'}, data.node), h('td', {class: 'num soft', 'data-label': 'Created'}, made),
     h('td', {'data-needs': 'admin'}, h('div', {class: 'row-actions'},
+      h('a', {href: `#/jobs?q=${encodeURIComponent(`tenant = "${id}"`)}`, class: 'button small'}, 'Jobs', h('span', {class: 'sr'}, ` of ${id}`)),
       h('a', {href: `#/tokens?tenant=${id}`, class: 'button small'}, 'Tokens', h('span', {class: 'sr'}, ` of ${id}`)),
       act('Quota', `Change the quota of ${id}`, changeQuota),
       id === 'default' ? null : act('Delete', `Delete the tenant ${id}`, deleteTenant, 'danger'))));
