@@ -125,7 +125,7 @@ std::string Of(int64_t used, bool bounded, int64_t most) {
 }
 
 void PrintTenants(const tundra::v1::ListTenantsResponse& response) {
-  Table table({"TENANT", "DEVICES", "ACTIVE JOBS", "DATA SETS", "CREATED"});
+  Table table({"TENANT", "DEVICES", "ACTIVE JOBS", "UPLOADED", "CREATED"});
   for (const auto& t : response.tenants()) {
     std::string bytes = HumanBytes(t.usage().dataset_bytes());
     if (t.quota().has_dataset_bytes()) {
@@ -174,8 +174,9 @@ void AddQuotaFlags(CLI::App* command, TenantFlags* flags) {
   command->add_option("--active-jobs", flags->active_jobs, "Most jobs that have not ended")
       ->check(CLI::Range(0, 1 << 30));
   command
-      ->add_option("--dataset-bytes", flags->dataset_bytes,
-                   "Most bytes of its data sets: 500MB, 20GB (powers of 1000), 1GiB")
+      ->add_option(
+          "--dataset-bytes", flags->dataset_bytes,
+          "Most bytes of its data sets and uploaded adapters: 500MB, 20GB (powers of 1000), 1GiB")
       ->transform(CLI::AsSizeValue(true))
       ->each([flags](const std::string&) { flags->has_bytes = true; });
 }

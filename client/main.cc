@@ -7,6 +7,7 @@
 #include "client/commands.h"
 #include "client/output.h"
 #include "common/suggest.h"
+#include "common/version.h"
 
 namespace tundra::client {
 namespace {
@@ -35,7 +36,7 @@ int UnknownCommand(const CLI::App& app, const std::string& word) {
 int Main(int argc, char** argv) {
   ::signal(SIGPIPE, SIG_IGN);
   CLI::App app{kHelp, "tundra"};
-  app.set_version_flag("--version", TUNDRA_VERSION);
+  app.set_version_flag("--version", ProgramVersion());
   app.require_subcommand(1);
   app.fallthrough(false);
   CommonFlags common;

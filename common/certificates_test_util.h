@@ -19,13 +19,23 @@ class TestCertificate {
   static TestCertificate Authority(const std::string& name) {
     TestCertificate made(name);
     made.AddExtension(NID_basic_constraints, "critical,CA:TRUE");
+    made.AddExtension(NID_key_usage, "critical,keyCertSign,cRLSign");
     made.Sign(made, 3600);
+    return made;
+  }
+  // An authority beneath this one.
+  TestCertificate IssueAuthority(const std::string& name) const {
+    TestCertificate made(name);
+    made.AddExtension(NID_basic_constraints, "critical,CA:TRUE");
+    made.AddExtension(NID_key_usage, "critical,keyCertSign,cRLSign");
+    made.Sign(*this, 3600);
     return made;
   }
   // For 127.0.0.1 and localhost, and by its name for a client.
   TestCertificate Issue(const std::string& name, long valid_seconds = 3600) const {
     TestCertificate made(name);
     made.AddExtension(NID_subject_alt_name, "IP:127.0.0.1,DNS:localhost");
+    made.AddExtension(NID_ext_key_usage, "serverAuth,clientAuth");
     made.Sign(*this, valid_seconds);
     return made;
   }

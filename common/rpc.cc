@@ -1,6 +1,5 @@
 #include "common/rpc.h"
 
-#include <arpa/inet.h>
 #include <google/protobuf/stubs/logging.h>
 #include <grpcpp/create_channel.h>
 #include <grpcpp/security/credentials.h>
@@ -8,11 +7,10 @@
 #include <grpcpp/support/client_interceptor.h>
 
 #include <string>
-#include <string_view>
 #include <vector>
 
-#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
+#include "common/address.h"
 #include "common/logging.h"
 #include "common/secret.h"
 #include "common/status.h"
@@ -179,29 +177,6 @@ void RouteProtobufLog() {
         if (level == google::protobuf::LOGLEVEL_FATAL) return LogError("protobuf: {}", message);
         LogDebug("protobuf: {}", message);
       });
-}
-
-absl::Status CheckAddress(const std::string& address) {
-  if (address.starts_with("unix:")) return absl::OkStatus();
-  const size_t colon = address.rfind(':');
-  int port = -1;
-  if (colon == 0 || colon == std::string::npos ||
-      !absl::SimpleAtoi(address.substr(colon + 1), &port) || port < 0 || port > 65535) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("address '", address, "' is not HOST:PORT with a port from 0 to 65535"));
-  }
-  return absl::OkStatus();
-}
-
-bool IsLoopbackAddress(const std::string& address) {
-  std::string_view host = address;
-  if (host.starts_with("unix:")) return true;
-  host = host.substr(0, host.rfind(':'));
-  if (host == "localhost" || host == "[::1]") return true;
-  // As a number: "127.example.org" is a name, and may lead anywhere.
-  in_addr number{};
-  return ::inet_pton(AF_INET, std::string(host).c_str(), &number) == 1 &&
-         (ntohl(number.s_addr) >> 24) == 127;
 }
 
 absl::Status CheckLoopback(const std::string& address, bool tls, bool insecure) {

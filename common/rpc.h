@@ -62,15 +62,8 @@ class ChannelSource {
   std::shared_ptr<grpc::Channel> channel_ ABSL_GUARDED_BY(mu_);
 };
 
-// OK for "HOST:PORT" with a port from 0 to 65535, and for "unix:…". Errors: kInvalidArgument.
-absl::Status CheckAddress(const std::string& address);
-
 // Protocol Buffers reports bad input of peers to stderr; from now on to the log, as debug.
 void RouteProtobufLog();
-
-// "127.…:PORT", "localhost:PORT", "[::1]:PORT" and "unix:…": only this machine's programs reach
-// it.
-bool IsLoopbackAddress(const std::string& address);
 
 // Without TLS, servers listen and clients connect on loopback only, or when `insecure`.
 // Errors: kInvalidArgument with the remedy.

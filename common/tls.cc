@@ -4,6 +4,10 @@
 #include <openssl/err.h>
 #include <openssl/pem.h>
 #include <openssl/x509.h>
+#include <openssl/x509_vfy.h>
+
+#include <algorithm>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "common/files.h"
@@ -26,6 +30,13 @@ struct Freer {
 using Bio = std::unique_ptr<BIO, Freer<BIO_free_all>>;
 using X509Ptr = std::unique_ptr<X509, Freer<X509_free>>;
 using KeyPtr = std::unique_ptr<EVP_PKEY, Freer<EVP_PKEY_free>>;
+using Store = std::unique_ptr<X509_STORE, Freer<X509_STORE_free>>;
+using StoreContext = std::unique_ptr<X509_STORE_CTX, Freer<X509_STORE_CTX_free>>;
+// Of certificates that somebody else owns.
+struct StackFreer {
+  void operator()(STACK_OF(X509) * p) const { sk_X509_free(p); }
+};
+using Stack = std::unique_ptr<STACK_OF(X509), StackFreer>;
 
 Bio OpenBio(const std::string& text) {
   return Bio(BIO_new_mem_buf(text.data(), static_cast<int>(text.size())));
@@ -37,6 +48,18 @@ X509Ptr FirstCertificate(const std::string& text) {
   X509Ptr certificate(PEM_read_bio_X509(bio.get(), nullptr, nullptr, nullptr));
   ERR_clear_error();
   return certificate;
+}
+
+// All certificates of a PEM text.
+std::vector<X509Ptr> Certificates(const std::string& text) {
+  const Bio bio = OpenBio(text);
+  std::vector<X509Ptr> all;
+  for (;;) {
+    X509Ptr certificate(PEM_read_bio_X509(bio.get(), nullptr, nullptr, nullptr));
+    ERR_clear_error();
+    if (certificate == nullptr) return all;
+    all.push_back(std::move(certificate));
+  }
 }
 
 // `bad` when it cannot be read.
@@ -102,6 +125,37 @@ absl::StatusOr<TlsMaterial> ReadTls(const TlsFiles& files, absl::Time now) {
     }
   }
   return material;
+}
+
+absl::StatusOr<absl::Time> VerifyClientChain(const std::string& chain, const std::string& ca,
+                                             absl::Time now) {
+  const std::vector<X509Ptr> certificates = Certificates(chain);
+  if (certificates.empty()) return absl::UnauthenticatedError("no certificate");
+  const Store store(X509_STORE_new());
+  for (const X509Ptr& root : Certificates(ca)) X509_STORE_add_cert(store.get(), root.get());
+  const Stack untrusted(sk_X509_new_null());  // refers to `certificates`
+  for (const X509Ptr& certificate : certificates) sk_X509_push(untrusted.get(), certificate.get());
+  const StoreContext context(X509_STORE_CTX_new());
+  X509_STORE_CTX_init(context.get(), store.get(), certificates[0].get(), untrusted.get());
+  X509_STORE_CTX_set_default(context.get(), "ssl_client");
+  X509_VERIFY_PARAM* const how = X509_STORE_CTX_get0_param(context.get());
+  X509_VERIFY_PARAM_set_time(how, absl::ToTimeT(now));
+  // As gRPC does: any certificate of `ca` ends a chain, self-signed or not.
+  X509_VERIFY_PARAM_set_flags(how, X509_V_FLAG_PARTIAL_CHAIN | X509_V_FLAG_TRUSTED_FIRST);
+  const bool good = X509_verify_cert(context.get()) == 1;
+  ERR_clear_error();
+  if (!good) {
+    return absl::UnauthenticatedError(
+        absl::StrCat("the certificate is not good: ",
+                     X509_verify_cert_error_string(X509_STORE_CTX_get_error(context.get()))));
+  }
+  absl::Time end = absl::InfiniteFuture();
+  const STACK_OF(X509)* const verified = X509_STORE_CTX_get0_chain(context.get());
+  for (int i = 0; i < sk_X509_num(verified); ++i) {
+    end =
+        std::min(end, TimeOf(X509_get0_notAfter(sk_X509_value(verified, i)), absl::InfinitePast()));
+  }
+  return end;
 }
 
 absl::StatusOr<std::shared_ptr<TlsSource>> TlsSource::Open(const TlsFiles& files) {

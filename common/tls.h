@@ -35,6 +35,11 @@ struct TlsMaterial {
 // certificate has expired, one of the pair is missing; those of ReadFile.
 absl::StatusOr<TlsMaterial> ReadTls(const TlsFiles& files, absl::Time now);
 
+// Whether the certificate of a client, a PEM chain with the leaf first, is good at `now` and chains
+// to one of `ca`. Returns when it ends, or its chain does. Errors: kUnauthenticated, with why.
+absl::StatusOr<absl::Time> VerifyClientChain(const std::string& chain, const std::string& ca,
+                                             absl::Time now);
+
 // The last good material of files that may change. Thread-safe.
 class TlsSource {
  public:

@@ -116,5 +116,26 @@ TEST(SecretTest, AStampTellsAReplacedFile) {
   EXPECT_NE(FileStamp(dir / "t"), one);
 }
 
+TEST(VerifyClientChain, TellsUntilWhenAChainIsGood) {
+  const absl::Time now = absl::Now();
+  const TestCertificate ca = TestCertificate::Authority("ca");
+  const TestCertificate other = TestCertificate::Authority("other");
+  const std::string leaf = ca.Issue("worker", 600).cert();
+  const auto end = VerifyClientChain(leaf, other.cert() + ca.cert(), now);
+  TUNDRA_ASSERT_OK(end);
+  EXPECT_GT(*end, now + absl::Seconds(590));
+  EXPECT_LT(*end, now + absl::Seconds(610));
+  EXPECT_THAT(VerifyClientChain(leaf, ca.cert(), *end + absl::Seconds(1)),
+              StatusIs(absl::StatusCode::kUnauthenticated, HasSubstr("expired")));
+  EXPECT_THAT(VerifyClientChain(leaf, ca.cert(), now - absl::Hours(2)),
+              StatusIs(absl::StatusCode::kUnauthenticated, HasSubstr("not yet valid")));
+  for (const std::string& ca_text : {other.cert(), std::string(), std::string("nonsense")}) {
+    EXPECT_THAT(VerifyClientChain(leaf, ca_text, now),
+                StatusIs(absl::StatusCode::kUnauthenticated, HasSubstr("issuer")));
+  }
+  EXPECT_THAT(VerifyClientChain("nonsense", ca.cert(), now),
+              StatusIs(absl::StatusCode::kUnauthenticated, HasSubstr("no certificate")));
+}
+
 }  // namespace
 }  // namespace tundra

@@ -4,9 +4,11 @@
 #include <thread>
 
 #include "absl/strings/str_cat.h"
+#include "common/address.h"
 #include "common/logging.h"
 #include "common/rpc.h"
 #include "common/status.h"
+#include "common/version.h"
 #include "coordinator/api/context.h"
 #include "coordinator/api/server.h"
 #include "coordinator/blobs/blob_store.h"
@@ -31,7 +33,6 @@ constexpr size_t kMaxQueued = 1024;
 constexpr absl::Duration kGarbageInterval = absl::Minutes(5);
 constexpr absl::Duration kStopGrace = absl::Seconds(1);
 constexpr int64_t kMostAuditEntries = 1'000'000;
-constexpr char kVersion[] = "0.1.0";
 
 // Errors: kPermissionDenied for what would let in anybody, or tell everybody.
 absl::Status CheckPort(const std::string& flag, const std::string& address,
@@ -75,7 +76,7 @@ class CoordinatorImpl : public Coordinator {
  public:
   explicit CoordinatorImpl(CoordinatorOptions options)
       : options_(std::move(options)),
-        metrics_(kVersion),
+        metrics_(ProgramVersion()),
         watch_(&metrics_, options_.clock),
         fleet_(options_.clock,
                {.heartbeat_interval = options_.heartbeat_interval, .lease = options_.lease}),
@@ -154,6 +155,7 @@ class CoordinatorImpl : public Coordinator {
 
   absl::Status StartAccess() {
     options_.auth.on_failure = [this](std::string_view reason) { metrics_.OnAuthFailure(reason); };
+    options_.auth.tls = tls_;
     authenticator_ = std::make_unique<Authenticator>(store_.get(), options_.clock, options_.auth);
     RETURN_IF_ERROR(authenticator_->Start());
     return LoadDrained(*store_, fleet_);
@@ -163,6 +165,7 @@ class CoordinatorImpl : public Coordinator {
     context_.authenticator = authenticator_.get();
     context_.refusals = &refusals_;
     context_.page_tokens = &*page_tokens_;
+    context_.uploads = &uploads_;
     context_.store = store_.get();
     context_.blobs = blobs_.get();
     context_.fleet = &fleet_;
@@ -243,6 +246,7 @@ class CoordinatorImpl : public Coordinator {
   std::unique_ptr<Executor> session_executor_;
   RefusalLimit refusals_;
   std::optional<PageTokens> page_tokens_;
+  UploadRoom uploads_;
   Context context_;
   std::unique_ptr<ApiServer> api_;
   std::unique_ptr<ProbeServer> probes_;

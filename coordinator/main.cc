@@ -14,6 +14,7 @@
 #include "common/logging.h"
 #include "common/rpc.h"
 #include "common/status.h"
+#include "common/version.h"
 #include "coordinator/config.h"
 #include "coordinator/coordinator.h"
 
@@ -159,7 +160,7 @@ int Main(int argc, char** argv) {
   // Flags are read twice: for --config first, then over what the file says.
   for (const bool final : {false, true}) {
     CLI::App app(kAbout, "tundra-coordinator");
-    app.set_version_flag("--version", "tundra-coordinator 0.1.0");
+    app.set_version_flag("--version", "tundra-coordinator " + ProgramVersion());
     Declare(app, flags);
     try {
       app.parse(argc, argv);

@@ -9,12 +9,13 @@
 #include <nlohmann/json.hpp>
 #include <thread>
 
+#include "common/address.h"
 #include "common/files.h"
 #include "common/flag_range.h"
 #include "common/logging.h"
 #include "common/rpc.h"
 #include "common/status.h"
-#include "worker/build_info.h"
+#include "common/version.h"
 #include "worker/device/device.h"
 #include "worker/devices.h"
 #include "worker/metrics_server.h"
@@ -188,7 +189,7 @@ int Main(int argc, char** argv) {
   CLI::App app{
       "tundra-worker trains adapters on this machine's devices for a coordinator.\n"
       "It starts one rank process per device, and survives the loss of each."};
-  app.set_version_flag("--version", BuildVersion());
+  app.set_version_flag("--version", ProgramVersion());
   WorkerFlags flags;
   AddFlags(app, &flags);
   try {

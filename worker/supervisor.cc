@@ -13,7 +13,7 @@
 #include "common/logging.h"
 #include "common/rpc.h"
 #include "common/status.h"
-#include "worker/build_info.h"
+#include "common/version.h"
 
 namespace tundra::worker {
 
@@ -164,7 +164,7 @@ void Supervisor::PublishReport() {
   tundra::v1::WorkerReport report;
   report.set_worker_id(worker_id_);
   report.set_display_name(options_.display_name);
-  report.set_build(BuildVersion());
+  report.set_build(ProgramVersion());
   report.set_incarnation(incarnation_);
   report.set_draining(draining_);
   for (const auto& device : options_.devices) *report.add_devices() = device;

@@ -7,7 +7,7 @@
 #include <prometheus/registry.h>
 #include <prometheus/text_serializer.h>
 
-#include "worker/build_info.h"
+#include "common/version.h"
 
 namespace tundra::worker {
 namespace {
@@ -138,7 +138,7 @@ WorkerMetrics::WorkerMetrics() : families_(std::make_unique<Families>()) {
       .Name("tundra_build_info")
       .Help("Always 1; the label tells the version.")
       .Register(f.registry)
-      .Add({{"version", BuildVersion()}})
+      .Add({{"version", ProgramVersion()}})
       .Set(1);
   // From zero on, so that the first of each is seen as an increase.
   for (const char* reason :

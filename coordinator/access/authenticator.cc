@@ -9,11 +9,14 @@
 #include "common/secret.h"
 #include "common/sha256.h"
 #include "common/status.h"
+#include "coordinator/store/job_draft.h"
 
 namespace tundra::coordinator {
 namespace {
 
 constexpr std::string_view kBearer = "bearer ";
+// Certificates that are remembered as good.
+constexpr size_t kMostVerified = 4096;
 
 std::string RoleWord(v1::Role role) {
   switch (role) {
@@ -85,7 +88,16 @@ absl::Status Authenticator::Bootstrap() {
   record.display_name = "first admin";
   record.create_time = clock_->Now();
   LogInfo("took the first admin's token from {}", options_.bootstrap_token_file);
-  return store_->Write([&](Txn& txn) { return txn.InsertToken(record); });
+  v1::AuditEntry entry;
+  *entry.mutable_time() = ToProto(record.create_time);
+  entry.set_actor("coordinator");
+  entry.set_tenant(absl::StrCat("tenants/", record.tenant.value));
+  entry.set_method("Bootstrap");
+  entry.set_resource(absl::StrCat("tokens/", record.id.value));
+  return store_->Write([&](Txn& txn) -> absl::Status {
+    RETURN_IF_ERROR(txn.InsertToken(record));
+    return txn.AppendAudit(entry);
+  });
 }
 
 absl::Status Authenticator::Reload() {
@@ -137,7 +149,12 @@ Authorization Authenticator::Authorize(const Credentials& credentials,
 }
 
 absl::Status Authenticator::Recheck(const Caller& caller) const {
+  if (!caller.certificate.empty()) return CheckCertificate(caller.certificate);
   if (caller.secret_hash.empty()) return absl::OkStatus();
+  if (caller.is_worker) {
+    if (IsWorkerToken(caller.secret_hash)) return absl::OkStatus();
+    return absl::UnauthenticatedError("the workers' secret was replaced meanwhile");
+  }
   absl::MutexLock lock(&mu_);
   const auto found = tokens_.find(caller.secret_hash);
   if (found == tokens_.end()) {
@@ -145,6 +162,23 @@ absl::Status Authenticator::Recheck(const Caller& caller) const {
   }
   if (found->second.expire_time > clock_->Now()) return absl::OkStatus();
   return absl::UnauthenticatedError("the token has expired meanwhile");
+}
+
+absl::Status Authenticator::CheckCertificate(const std::string& chain) const {
+  if (options_.tls == nullptr) return absl::OkStatus();
+  const auto [material, number] = options_.tls->Get();
+  const std::string hash = Sha256Hex(chain);
+  const absl::Time now = clock_->Now();
+  absl::MutexLock lock(&mu_);
+  if (verified_against_ != number || verified_.size() >= kMostVerified) {
+    verified_.clear();
+    verified_against_ = number;
+  }
+  if (const auto known = verified_.find(hash); known != verified_.end() && known->second > now) {
+    return absl::OkStatus();
+  }
+  ASSIGN_OR_RETURN(verified_[hash], VerifyClientChain(chain, material->ca, now));
+  return absl::OkStatus();
 }
 
 absl::Status Authenticator::Refuse(std::string_view reason, absl::Status status) const {
@@ -162,7 +196,9 @@ absl::Status Authenticator::AuthorizeWorker(const Credentials& credentials, Call
   if (!credentials.certificate.empty()) {
     caller.identity = credentials.certificate;
     caller.actor = absl::StrCat("workers/", caller.identity);
-    return absl::OkStatus();
+    caller.certificate = credentials.chain;
+    const absl::Status good = CheckCertificate(credentials.chain);
+    return good.ok() ? good : Refuse("bad_certificate", good);
   }
   const std::string token = TokenOf(credentials);
   if (token.empty()) {
@@ -178,6 +214,7 @@ absl::Status Authenticator::AuthorizeWorker(const Credentials& credentials, Call
   }
   if (IsWorkerToken(HashSecret(token))) {
     caller.actor = "workers/token";
+    caller.secret_hash = HashSecret(token);
     return absl::OkStatus();
   }
   return Refuse("not_a_worker",

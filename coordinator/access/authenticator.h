@@ -7,12 +7,14 @@
 
 #include <functional>
 #include <map>
+#include <memory>
 #include <optional>
 #include <string>
 
 #include "absl/status/statusor.h"
 #include "absl/synchronization/mutex.h"
 #include "common/clock.h"
+#include "common/tls.h"
 #include "coordinator/access/caller.h"
 #include "coordinator/store/store.h"
 
@@ -27,6 +29,8 @@ struct AuthOptions {
   std::string worker_token_file{};
   // Told of each refused call, by reason; returns at once. May be empty.
   std::function<void(std::string_view reason)> on_failure{};
+  // What workers' certificates must chain to; null without TLS.
+  std::shared_ptr<const TlsSource> tls{};
 };
 
 // What of a call tells who makes it.
@@ -35,6 +39,8 @@ struct Credentials {
   std::optional<std::string> authorization;
   // The name of a verified client certificate; empty without one.
   std::string certificate;
+  // That certificate, a PEM chain with the leaf first.
+  std::string chain;
   std::string peer;
 };
 
@@ -54,14 +60,16 @@ class Authenticator {
 
   // Never blocks.
   Authorization Authorize(const Credentials& credentials, std::string_view method) const;
-  // Whether a token with which a stream was opened is still good; OK for callers without one.
-  // Never blocks. Errors: kUnauthenticated.
+  // Whether the token or certificate with which a stream was opened is still good; OK for callers
+  // without one. Never blocks. Errors: kUnauthenticated.
   absl::Status Recheck(const Caller& caller) const;
 
  private:
   absl::Status AuthorizeWorker(const Credentials& credentials, Caller& caller) const;
   absl::Status AuthorizeToken(const Credentials& credentials, v1::Role needed,
                               Caller& caller) const;
+  // A connection lasts longer than a handshake: whether its certificate would be let in now.
+  absl::Status CheckCertificate(const std::string& chain) const;
   absl::Status Refuse(std::string_view reason, absl::Status status) const;
   absl::Status Bootstrap();
   bool IsWorkerToken(const std::string& hash) const;
@@ -77,6 +85,9 @@ class Authenticator {
   std::map<std::string, TokenRecord> tokens_ ABSL_GUARDED_BY(mu_);
   std::string worker_hash_ ABSL_GUARDED_BY(mu_);
   std::string worker_stamp_ ABSL_GUARDED_BY(mu_);
+  // Until when a chain is good, by its hash, against the CA of this number of tls->Get().
+  mutable std::map<std::string, absl::Time> verified_ ABSL_GUARDED_BY(mu_);
+  mutable uint64_t verified_against_ ABSL_GUARDED_BY(mu_) = 0;
 };
 
 // What the store keeps of a secret.

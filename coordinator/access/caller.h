@@ -26,6 +26,8 @@ struct Caller {
   // A worker, named by its certificate; `identity` is empty for one that came without.
   bool is_worker = false;
   std::string identity;
+  // The worker's certificate, a PEM chain; empty without one.
+  std::string certificate;
 
   // Whether what belongs to `owner` exists for the caller.
   bool Sees(const TenantId& owner) const { return role == v1::ROLE_ADMIN || owner == tenant; }

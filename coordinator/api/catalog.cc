@@ -1,6 +1,8 @@
 #include "coordinator/api/catalog.h"
 
+#include <algorithm>
 #include <cmath>
+#include <map>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
@@ -8,6 +10,7 @@
 #include "coordinator/api/audit.h"
 #include "coordinator/api/errors.h"
 #include "coordinator/api/own.h"
+#include "coordinator/api/upload_room.h"
 #include "coordinator/blobs/garbage.h"
 
 namespace tundra::coordinator {
@@ -34,6 +37,17 @@ absl::Status CheckGenerate(const v1::GenerateRequest& r) {
   v.Require(!r.has_top_p() || (r.top_p() > 0 && r.top_p() <= 1), "top_p",
             "must be above 0 and at most 1");
   return v.ToStatus();
+}
+
+// By their names and bytes, in any order.
+bool SameFiles(const v1::Adapter& a, const v1::Adapter& b) {
+  std::map<std::string, std::string> files;
+  for (const v1::AdapterFile& file : a.files()) files[file.filename()] = file.sha256();
+  return a.files_size() == b.files_size() &&
+         std::all_of(b.files().begin(), b.files().end(), [&](const v1::AdapterFile& file) {
+           const auto it = files.find(file.filename());
+           return it != files.end() && it->second == file.sha256();
+         });
 }
 
 }  // namespace
@@ -221,16 +235,47 @@ absl::StatusOr<v1::GenerateTask> Catalog::MakeTask(const Caller& caller,
   return task;
 }
 
-absl::StatusOr<std::string> Catalog::KeepUpload(const Caller& caller, const v1::Adapter& adapter) {
+absl::StatusOr<bool> Catalog::HasUploaded(const Caller& caller, const BlobId& file) {
+  bool there = false;
+  RETURN_IF_ERROR(context_->store->Read([&](ReadTxn& txn) -> absl::Status {
+    ASSIGN_OR_RETURN(const std::vector<UploadRecord> uploads, txn.UploadsWith(caller.tenant, file));
+    there = !uploads.empty();
+    return absl::OkStatus();
+  }));
+  return there;
+}
+
+absl::StatusOr<std::string> Catalog::KeepUpload(
+    const Caller& caller, const v1::Adapter& adapter,
+    const std::vector<std::unique_ptr<BlobWriter>>& writers) {
+  const absl::Time now = context_->clock->Now();
   UploadRecord upload;
-  upload.id = NewIdValue("upload");
-  upload.tenant = caller.tenant;
-  upload.adapter = adapter;
-  upload.adapter.set_name("uploads/" + upload.id);
-  upload.create_time = context_->clock->Now();
   const auto keep = [&](Txn& txn) -> absl::StatusOr<std::string> {
+    upload = {.id = NewIdValue("upload"),
+              .tenant = caller.tenant,
+              .adapter = adapter,
+              .create_time = now};
+    upload.adapter.set_name("uploads/" + upload.id);
+    int64_t more = 0;
     for (const v1::AdapterFile& file : adapter.files()) {
-      RETURN_IF_ERROR(RecordBlob(txn, *context_->blobs, {file.sha256()}, upload.create_time));
+      ASSIGN_OR_RETURN(const std::vector<UploadRecord> with,
+                       txn.UploadsWith(caller.tenant, {file.sha256()}));
+      if (with.empty()) more += file.size_bytes();
+      for (const UploadRecord& known : with) {
+        if (!SameFiles(known.adapter, adapter)) continue;
+        upload.id = known.id;
+        upload.adapter = known.adapter;
+      }
+    }
+    RETURN_IF_ERROR(CheckByteQuota(txn, caller.tenant, more));
+    for (const std::unique_ptr<BlobWriter>& writer : writers) RETURN_IF_ERROR(writer->Commit());
+    for (const v1::AdapterFile& file : adapter.files()) {
+      const absl::Status recorded = RecordBlob(txn, *context_->blobs, {file.sha256()}, now);
+      if (absl::IsNotFound(recorded)) {
+        return absl::UnavailableError(
+            absl::StrCat(file.filename(), " was kept and has just gone; upload it again"));
+      }
+      RETURN_IF_ERROR(recorded);
     }
     RETURN_IF_ERROR(txn.PutUpload(upload));
     return upload.adapter.name();

@@ -39,8 +39,13 @@ class Catalog {
   // Checks a request and makes its task, id included.
   absl::StatusOr<v1::GenerateTask> MakeTask(const Caller& caller,
                                             const v1::GenerateRequest& request);
-  // Keeps an adapter folder whose blobs are here. Returns "uploads/ID".
-  absl::StatusOr<std::string> KeepUpload(const Caller& caller, const v1::Adapter& adapter);
+  // Whether the caller's tenant has uploaded a file with these bytes, and it is kept yet.
+  absl::StatusOr<bool> HasUploaded(const Caller& caller, const BlobId& file);
+  // Keeps an adapter folder for 24 hours: what the writers have sealed, and what HasUploaded told
+  // of. A folder that is kept already is kept anew. Returns "uploads/ID". Errors:
+  // kResourceExhausted for a tenant's quota, kUnavailable when a file that was there has gone.
+  absl::StatusOr<std::string> KeepUpload(const Caller& caller, const v1::Adapter& adapter,
+                                         const std::vector<std::unique_ptr<BlobWriter>>& writers);
 
  private:
   const Context* const context_;

@@ -7,6 +7,7 @@
 #include "coordinator/api/dataset_validation.h"
 #include "coordinator/api/page_tokens.h"
 #include "coordinator/api/refusal_limit.h"
+#include "coordinator/api/upload_room.h"
 #include "coordinator/blobs/blob_store.h"
 #include "coordinator/store/store.h"
 #include "coordinator/workers/controller.h"
@@ -41,6 +42,7 @@ struct Context {
   Authenticator* authenticator = nullptr;
   RefusalLimit* refusals = nullptr;
   const PageTokens* page_tokens = nullptr;
+  UploadRoom* uploads = nullptr;
 };
 
 }  // namespace tundra::coordinator

@@ -30,6 +30,12 @@ Credentials CredentialsOf(const grpc::ServerContextBase& call) {
     std::vector<grpc::string_ref> names = auth->FindPropertyValues(GRPC_X509_CN_PROPERTY_NAME);
     if (names.empty()) names = auth->GetPeerIdentity();
     if (!names.empty()) credentials.certificate.assign(names[0].data(), names[0].size());
+    // With OpenSSL a server's view of the chain has no leaf.
+    for (const char* const part :
+         {GRPC_X509_PEM_CERT_PROPERTY_NAME, GRPC_X509_PEM_CERT_CHAIN_PROPERTY_NAME}) {
+      const auto pem = auth->FindPropertyValues(part);
+      if (!pem.empty()) credentials.chain.append(pem[0].data(), pem[0].size());
+    }
   }
   return credentials;
 }

@@ -10,6 +10,7 @@
 #include "coordinator/api/names.h"
 #include "coordinator/api/own.h"
 #include "coordinator/api/requests.h"
+#include "coordinator/api/upload_room.h"
 #include "coordinator/blobs/garbage.h"
 
 namespace tundra::coordinator {
@@ -46,18 +47,6 @@ v1::Dataset Shown(const DatasetRecord& record) {
   return dataset;
 }
 
-// Errors: kResourceExhausted when `more` bytes would pass what the tenant's data sets may take.
-absl::Status CheckByteQuota(ReadTxn& txn, const TenantId& tenant, int64_t more) {
-  ASSIGN_OR_RETURN(const TenantRecord record, txn.GetTenant(tenant));
-  if (!record.quota.has_dataset_bytes()) return absl::OkStatus();
-  ASSIGN_OR_RETURN(const TenantCounts counts, txn.CountTenant(tenant));
-  if (more <= record.quota.dataset_bytes() - counts.dataset_bytes) return absl::OkStatus();
-  return absl::ResourceExhaustedError(absl::StrCat(
-      "tenant ", tenant.value, " has ", counts.dataset_bytes, " bytes of data sets, of at most ",
-      record.quota.dataset_bytes(), ", and this one has ", more,
-      "; delete some (tundra datasets delete), or ask an admin for more"));
-}
-
 }  // namespace
 
 bool NeedsValidation(const absl::Status& status) {
@@ -71,37 +60,43 @@ absl::StatusOr<std::unique_ptr<Datasets::Upload>> Datasets::StartUpload(
   upload->context_ = context_;
   upload->caller_ = caller;
   upload->metadata_ = metadata;
+  bool there = false;
   RETURN_IF_ERROR(context_->store->Read([&](ReadTxn& txn) -> absl::Status {
     ASSIGN_OR_RETURN(
         const std::string made,
         FindRequest(txn, RequestKey(caller.tenant, kUploadMethod), metadata.request_id(),
                     HashRequest(metadata), context_->clock->Now()));
-    // Before the bytes come; what counts is the look when they have. A file that is there already
-    // takes no more room.
     if (made.empty()) {
-      const bool there =
-          txn.FindDataset(caller.tenant, metadata.sha256(), metadata.display_name()).ok();
-      return there ? absl::OkStatus() : CheckByteQuota(txn, caller.tenant, metadata.size_bytes());
+      there = txn.FindDataset(caller.tenant, metadata.sha256(), metadata.display_name()).ok();
+      return absl::OkStatus();
     }
     const absl::StatusOr<DatasetRecord> dataset = txn.GetDataset({made});
     if (dataset.ok()) upload->repeated_ = dataset->dataset;
     return absl::IsNotFound(dataset.status()) ? absl::OkStatus() : dataset.status();
   }));
-  if (!upload->repeated_.has_value()) {
-    ASSIGN_OR_RETURN(upload->writer_,
-                     context_->blobs->Create({metadata.sha256()}, metadata.size_bytes()));
-  }
+  // The bytes of a file that the tenant has already take no room.
+  if (there || upload->repeated_.has_value()) return upload;
+  ASSIGN_OR_RETURN(upload->share_,
+                   context_->uploads->Take(*context_->store, caller.tenant, metadata.size_bytes()));
+  ASSIGN_OR_RETURN(upload->writer_,
+                   context_->blobs->Create({metadata.sha256()}, metadata.size_bytes()));
   return upload;
 }
 
 absl::Status Datasets::Upload::Append(std::string_view chunk) {
-  if (writer_ == nullptr) return absl::OkStatus();
-  return writer_->Append(chunk);
+  if (writer_ != nullptr) return writer_->Append(chunk);
+  hash_.Update(chunk);
+  return absl::OkStatus();
 }
 
 absl::StatusOr<v1::Dataset> Datasets::Upload::Finish() {
   if (repeated_.has_value()) return *repeated_;
-  RETURN_IF_ERROR(writer_->Commit());
+  if (writer_ != nullptr) {
+    RETURN_IF_ERROR(writer_->Seal());
+  } else if (hash_.Finish() != metadata_.sha256()) {
+    return absl::DataLossError(absl::StrCat("the bytes do not hash to ", metadata_.sha256(),
+                                            ": they were changed on the way; send them again"));
+  }
   const absl::Time now = context_->clock->Now();
   DatasetRecord record;
   record.id.value = NewIdValue("data");
@@ -131,7 +126,11 @@ absl::StatusOr<v1::Dataset> Datasets::Upload::Finish() {
       record = *same;
     } else {
       if (!absl::IsNotFound(same.status())) return same.status();
+      if (writer_ == nullptr) {
+        return absl::UnavailableError("the data set was deleted meanwhile; upload it again");
+      }
       RETURN_IF_ERROR(CheckByteQuota(txn, caller_.tenant, metadata_.size_bytes()));
+      RETURN_IF_ERROR(writer_->Commit());
       RETURN_IF_ERROR(RecordBlob(txn, *context_->blobs, {metadata_.sha256()}, now));
       RETURN_IF_ERROR(txn.InsertDataset(record));
     }
@@ -185,8 +184,12 @@ absl::Status Datasets::Delete(const Caller& caller, const v1::DeleteDatasetReque
     RETURN_IF_ERROR(GetOwnDataset(txn, caller, {id}).status());
     ASSIGN_OR_RETURN(const JobId user, txn.JobUsingDataset({id}));
     if (!user.empty()) {
-      return absl::FailedPreconditionError(absl::StrCat(
-          "jobs/", user.value, " uses it and has not ended; cancel that job, or wait for it"));
+      // An admin's job may use what is another tenant's.
+      const bool own = GetOwnJob(txn, caller, user).ok();
+      return absl::FailedPreconditionError(
+          own ? absl::StrCat("jobs/", user.value,
+                             " uses it and has not ended; cancel that job, or wait for it")
+              : std::string("a job of an admin uses it and has not ended; wait for it, or ask"));
     }
     RETURN_IF_ERROR(txn.DeleteDataset({id}));
     return request.name();

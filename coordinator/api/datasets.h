@@ -5,6 +5,7 @@
 #include <string>
 
 #include "absl/status/statusor.h"
+#include "common/sha256.h"
 #include "coordinator/api/context.h"
 #include "tundra/v1/dataset.pb.h"
 
@@ -39,7 +40,11 @@ class Datasets {
     v1::UploadDatasetRequest::Metadata metadata_;
     // Set when the request id was used before: bytes are let pass by.
     std::optional<v1::Dataset> repeated_;
+    // In this order: the room is given back after a refused file has gone.
+    UploadRoom::Share share_;
+    // Null when the tenant has the file already: bytes are compared with the hash alone.
     std::unique_ptr<BlobWriter> writer_;
+    Sha256 hash_;
   };
   absl::StatusOr<std::unique_ptr<Upload>> StartUpload(
       const Caller& caller, const v1::UploadDatasetRequest::Metadata& metadata);

@@ -134,27 +134,14 @@ class AdapterUpload : public UploadReactor<v1::UploadAdapterRequest, v1::UploadA
 
  protected:
   absl::Status OnMessage(const v1::UploadAdapterRequest& request) override {
-    if (!request.has_metadata()) {
-      if (writer_ == nullptr) return absl::InvalidArgumentError("metadata must come first");
-      return writer_->Append(request.chunk());
+    if (request.has_metadata()) {
+      RETURN_IF_ERROR(EndFile());
+      return BeginFile(request.metadata());
     }
-    RETURN_IF_ERROR(EndFile());
-    const v1::UploadAdapterRequest::FileMetadata& m = request.metadata();
-    Violations v;
-    v.Require(m.filename() == "adapter_config.json" || m.filename() == "adapter_model.safetensors",
-              "metadata.filename", "must be adapter_config.json or adapter_model.safetensors");
-    for (const v1::AdapterFile& file : adapter_.files()) {
-      v.Require(file.filename() != m.filename(), "metadata.filename", "came twice");
-    }
-    v.Require(m.size_bytes() >= 1 && m.size_bytes() <= kMaxAdapterBytes, "metadata.size_bytes",
-              "must be 1 byte to 1 GiB");
-    v.Require(IsSha256Hex(m.sha256()), "metadata.sha256", "must be the SHA-256 of the file");
-    RETURN_IF_ERROR(v.ToStatus());
-    v1::AdapterFile* const file = adapter_.add_files();
-    file->set_filename(m.filename());
-    file->set_sha256(m.sha256());
-    file->set_size_bytes(m.size_bytes());
-    ASSIGN_OR_RETURN(writer_, context()->blobs->Create({m.sha256()}, m.size_bytes()));
+    if (adapter_.files().empty()) return absl::InvalidArgumentError("metadata must come first");
+    if (is_config_ && config_.size() <= kMaxConfigBytes) config_ += request.chunk();
+    if (writer_ != nullptr) return writer_->Append(request.chunk());
+    hash_.Update(request.chunk());
     return absl::OkStatus();
   }
 
@@ -164,40 +151,67 @@ class AdapterUpload : public UploadReactor<v1::UploadAdapterRequest, v1::UploadA
       return absl::InvalidArgumentError(
           "an adapter has two files: adapter_config.json and adapter_model.safetensors");
     }
-    RETURN_IF_ERROR(CheckConfig());
-    ASSIGN_OR_RETURN(*response->mutable_name(), catalog_->KeepUpload(caller(), adapter_));
+    // The rest of it the worker judges, which knows the base.
+    if (!nlohmann::json::parse(config_, nullptr, /*allow_exceptions=*/false).is_object()) {
+      return absl::InvalidArgumentError(
+          "adapter_config.json: not a JSON object; give the folder of an adapter as PEFT saves "
+          "it");
+    }
+    ASSIGN_OR_RETURN(*response->mutable_name(), catalog_->KeepUpload(caller(), adapter_, sealed_));
     return absl::OkStatus();
   }
 
  private:
-  // The rest of it the worker judges, which knows the base.
-  absl::Status CheckConfig() {
+  absl::Status BeginFile(const v1::UploadAdapterRequest::FileMetadata& m) {
+    is_config_ = m.filename() == "adapter_config.json";
+    Violations v;
+    v.Require(is_config_ || m.filename() == "adapter_model.safetensors", "metadata.filename",
+              "must be adapter_config.json or adapter_model.safetensors");
     for (const v1::AdapterFile& file : adapter_.files()) {
-      if (file.filename() != "adapter_config.json") continue;
-      if (file.size_bytes() > kMaxConfigBytes) {
-        return absl::InvalidArgumentError("adapter_config.json: over 1 MiB; is it the right file?");
-      }
-      ASSIGN_OR_RETURN(const std::string text,
-                       context()->blobs->Read({file.sha256()}, 0, file.size_bytes()));
-      if (!nlohmann::json::parse(text, nullptr, /*allow_exceptions=*/false).is_object()) {
-        return absl::InvalidArgumentError(
-            "adapter_config.json: not a JSON object; give the folder of an adapter as PEFT saves "
-            "it");
-      }
+      v.Require(file.filename() != m.filename(), "metadata.filename", "came twice");
     }
+    v.Require(m.size_bytes() >= 1 && m.size_bytes() <= kMaxAdapterBytes, "metadata.size_bytes",
+              "must be 1 byte to 1 GiB");
+    v.Require(!is_config_ || m.size_bytes() <= kMaxConfigBytes, "metadata.size_bytes",
+              "is over 1 MiB for adapter_config.json; is it the right file?");
+    v.Require(IsSha256Hex(m.sha256()), "metadata.sha256", "must be the SHA-256 of the file");
+    RETURN_IF_ERROR(v.ToStatus());
+    v1::AdapterFile* const file = adapter_.add_files();
+    file->set_filename(m.filename());
+    file->set_sha256(m.sha256());
+    file->set_size_bytes(m.size_bytes());
+    // The bytes of a file that the tenant has already take no room: they are only compared.
+    ASSIGN_OR_RETURN(const bool there, catalog_->HasUploaded(caller(), {m.sha256()}));
+    if (there) return absl::OkStatus();
+    ASSIGN_OR_RETURN(shares_.emplace_back(),
+                     context()->uploads->Take(*context()->store, caller().tenant, m.size_bytes()));
+    ASSIGN_OR_RETURN(writer_, context()->blobs->Create({m.sha256()}, m.size_bytes()));
     return absl::OkStatus();
   }
 
   absl::Status EndFile() {
-    if (writer_ == nullptr) return absl::OkStatus();
-    const absl::Status status = writer_->Commit();
-    writer_.reset();
-    return status;
+    if (adapter_.files().empty()) return absl::OkStatus();
+    if (writer_ != nullptr) {
+      RETURN_IF_ERROR(writer_->Seal());
+      sealed_.push_back(std::move(writer_));
+      return absl::OkStatus();
+    }
+    const v1::AdapterFile& file = *adapter_.files().rbegin();
+    if (std::exchange(hash_, Sha256()).Finish() == file.sha256()) return absl::OkStatus();
+    return absl::DataLossError(absl::StrCat(file.filename(), ": the bytes do not hash to ",
+                                            file.sha256(), "; send them again"));
   }
 
   Catalog* const catalog_;
   v1::Adapter adapter_;
+  // Of the file that comes; no writer when it is there already, and its bytes are hashed instead.
+  bool is_config_ = false;
+  Sha256 hash_;
+  std::string config_;
+  // In this order: room is given back after the files of a refused upload have gone.
+  std::vector<UploadRoom::Share> shares_;
   std::unique_ptr<BlobWriter> writer_;
+  std::vector<std::unique_ptr<BlobWriter>> sealed_;
 };
 
 class GenerateServiceImpl : public v1::GenerateService::CallbackService {

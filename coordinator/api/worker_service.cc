@@ -120,16 +120,22 @@ class SessionReactor : public grpc::ServerBidiReactor<v1::WorkerReport, v1::Work
         context_->ingest->Leave(this);
         return;
       }
-      if (worker_.empty()) worker_ = report->worker_id();
-      const absl::Status status =
-          report->worker_id() == worker_
-              ? context_->ingest->Take(shared_from_this(), who_.caller.identity, *report)
-              : absl::InvalidArgumentError("a session is of one worker");
+      const absl::Status status = Take(*report);
       if (!status.ok()) {
         LogWarning("session: {}", std::string(status.message()));
         End(status);
       }
     }
+  }
+
+  absl::Status Take(const v1::WorkerReport& report) {
+    // A session may last for months: its certificate, or the authority behind it, need not.
+    RETURN_IF_ERROR(context_->authenticator->Recheck(who_.caller));
+    if (worker_.empty()) worker_ = report.worker_id();
+    if (report.worker_id() != worker_) {
+      return absl::InvalidArgumentError("a session is of one worker");
+    }
+    return context_->ingest->Take(shared_from_this(), who_.caller.identity, report);
   }
 
   void MaybeWrite() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {
@@ -208,8 +214,8 @@ class PutReactor : public UploadReactor<v1::PutBlobRequest, v1::PutBlobResponse>
     worker_.value = header.worker_id();
     blob_.value = header.sha256();
     if (!context()->blobs->Size(blob_).ok()) {
-      ASSIGN_OR_RETURN(writer_,
-                       context()->blobs->Resume(blob_, header.size_bytes(), header.offset()));
+      ASSIGN_OR_RETURN(writer_, context()->blobs->Resume(worker_.value, blob_, header.size_bytes(),
+                                                         header.offset()));
       way_ = Way::kWrite;
     } else {
       way_ = context()->ingest->HasDelivered(worker_, blob_) ? Way::kPass : Way::kCompare;
@@ -244,6 +250,9 @@ class DeliverReactor : public grpc::ServerReadReactor<v1::GenerationChunk>,
 
   void OnReadDone(bool ok) override {
     if (!ok) return End(absl::OkStatus());
+    if (const absl::Status still = context_->authenticator->Recheck(who_.caller); !still.ok()) {
+      return End(still);
+    }
     if (task_.empty()) {
       const absl::Status own = CheckWorker(*context_, who_.caller, chunk_.worker_id());
       if (!own.ok()) return End(own);
@@ -376,7 +385,7 @@ class WorkerServiceImpl : public v1::WorkerService::CallbackService {
       return response;
     }
     if (!absl::IsNotFound(here)) return here;
-    ASSIGN_OR_RETURN(const int64_t received, context_->blobs->ReceivedBytes(blob));
+    ASSIGN_OR_RETURN(const int64_t received, context_->blobs->ReceivedBytes(worker.value, blob));
     response.set_received_bytes(received);
     return response;
   }

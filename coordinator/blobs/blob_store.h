@@ -25,8 +25,12 @@ class BlobWriter {
   // bytes come than were announced; kAborted when a newer upload of the same
   // blob took over.
   virtual absl::Status Append(std::string_view bytes) = 0;
-  // Checks size and hash, and makes the blob durable. Errors: kDataLoss, after
-  // which the partial file is gone; also those of Append.
+  // All bytes have come: checks size and hash, and writes them through to the disk. Errors:
+  // kDataLoss, after which the partial file is gone; also those of Append.
+  virtual absl::Status Seal() = 0;
+  // Makes the blob be there, durably; seals it first where that is yet to be done. Quick after
+  // Seal: it may be called in a transaction, so that what is refused there never becomes a blob.
+  // May be called again. Errors: those of Seal.
   virtual absl::Status Commit() = 0;
 };
 
@@ -37,14 +41,16 @@ class BlobStore {
 
   // Bytes of a whole blob. Errors: kNotFound.
   virtual absl::StatusOr<int64_t> Size(const BlobId& id) = 0;
-  // Bytes of a resumable upload that are already here; 0 when there is none.
-  virtual absl::StatusOr<int64_t> ReceivedBytes(const BlobId& id) = 0;
+  // Bytes of an uploader's resumable upload that are already here; 0 when there is none. Others'
+  // are not seen: they may hold what the uploader never had.
+  virtual absl::StatusOr<int64_t> ReceivedBytes(const std::string& uploader, const BlobId& id) = 0;
 
-  // Goes on with the resumable upload of a blob at offset, 0 to ReceivedBytes;
+  // Goes on with the uploader's resumable upload of a blob at offset, 0 to ReceivedBytes;
   // bytes after it are dropped. Destroying the writer keeps what came.
-  // An older writer of the same blob ends with kAborted.
+  // The uploader's older writer of the same blob ends with kAborted.
   // Errors: kInvalidArgument for a malformed id, size or offset.
-  virtual absl::StatusOr<std::unique_ptr<BlobWriter>> Resume(const BlobId& id, int64_t size_bytes,
+  virtual absl::StatusOr<std::unique_ptr<BlobWriter>> Resume(const std::string& uploader,
+                                                             const BlobId& id, int64_t size_bytes,
                                                              int64_t offset) = 0;
   // A new upload of its own; destroying the writer before Commit keeps nothing.
   virtual absl::StatusOr<std::unique_ptr<BlobWriter>> Create(const BlobId& id,

@@ -45,22 +45,22 @@ TEST_F(BlobStoreTest, GoesOnWithAnUploadAfterARestart) {
   const std::string bytes = std::string(70'000, 'a') + std::string(30'000, 'b');
   const BlobId id{Sha256Hex(bytes)};
   {
-    auto writer = blobs_->Resume(id, 100'000, 0);
+    auto writer = blobs_->Resume("w", id, 100'000, 0);
     TUNDRA_ASSERT_OK(writer);
     TUNDRA_ASSERT_OK((*writer)->Append(bytes.substr(0, 60'000)));
   }
   Open();
-  EXPECT_EQ(*blobs_->ReceivedBytes(id), 60'000);
+  EXPECT_EQ(*blobs_->ReceivedBytes("w", id), 60'000);
   EXPECT_THAT(blobs_->Size(id), StatusIs(absl::StatusCode::kNotFound, _));
-  EXPECT_THAT(blobs_->Resume(id, 100'000, 60'001),
+  EXPECT_THAT(blobs_->Resume("w", id, 100'000, 60'001),
               StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("offset")));
-  auto writer = blobs_->Resume(id, 100'000, 50'000);  // may also go back
+  auto writer = blobs_->Resume("w", id, 100'000, 50'000);  // may also go back
   TUNDRA_ASSERT_OK(writer);
   TUNDRA_ASSERT_OK((*writer)->Append(bytes.substr(50'000)));
   TUNDRA_ASSERT_OK((*writer)->Commit());
   EXPECT_EQ(*blobs_->Size(id), 100'000);
   EXPECT_EQ(*blobs_->Read(id, 0, 1 << 20), bytes);
-  EXPECT_EQ(*blobs_->ReceivedBytes(id), 0);
+  EXPECT_EQ(*blobs_->ReceivedBytes("w", id), 0);
 }
 
 TEST_F(BlobStoreTest, ReadsRanges) {
@@ -75,17 +75,30 @@ TEST_F(BlobStoreTest, ReadsRanges) {
 
 TEST_F(BlobStoreTest, RefusesWrongBytesAndKeepsNothingOfThem) {
   const BlobId id{Sha256Hex("right")};
-  auto writer = blobs_->Resume(id, 5, 0);
+  auto writer = blobs_->Resume("w", id, 5, 0);
   TUNDRA_ASSERT_OK(writer);
   TUNDRA_ASSERT_OK((*writer)->Append("wrong"));
   EXPECT_THAT((*writer)->Commit(), StatusIs(absl::StatusCode::kDataLoss, HasSubstr("hash")));
-  EXPECT_EQ(*blobs_->ReceivedBytes(id), 0);
+  EXPECT_EQ(*blobs_->ReceivedBytes("w", id), 0);
   auto longer = blobs_->Create(id, 5);
   EXPECT_THAT((*longer)->Append("rightly"), StatusIs(absl::StatusCode::kInvalidArgument, _));
   auto shorter = blobs_->Create(id, 5);
   TUNDRA_ASSERT_OK((*shorter)->Append("rig"));
   EXPECT_THAT((*shorter)->Commit(), StatusIs(absl::StatusCode::kDataLoss, HasSubstr("3 of 5")));
   EXPECT_THAT(blobs_->Size(id), StatusIs(absl::StatusCode::kNotFound, _));
+}
+
+TEST_F(BlobStoreTest, ASealedUploadIsNoBlobUntilItIsCommitted) {
+  const BlobId id{Sha256Hex("bytes")};
+  const auto writer = *blobs_->Create(id, 5);
+  TUNDRA_ASSERT_OK(writer->Append("bytes"));
+  TUNDRA_ASSERT_OK(writer->Seal());
+  TUNDRA_ASSERT_OK(writer->Seal());
+  EXPECT_THAT(blobs_->Size(id), StatusIs(absl::StatusCode::kNotFound, _));
+  EXPECT_FALSE(writer->Append("").ok());
+  TUNDRA_ASSERT_OK(writer->Commit());
+  TUNDRA_ASSERT_OK(writer->Commit());
+  EXPECT_EQ(*blobs_->Read(id, 0, 10), "bytes");
 }
 
 TEST_F(BlobStoreTest, NamesFromRequestsNeverBecomePaths) {
@@ -103,14 +116,32 @@ TEST_F(BlobStoreTest, NamesFromRequestsNeverBecomePaths) {
 
 TEST_F(BlobStoreTest, ANewerUploadTakesOver) {
   const BlobId id{Sha256Hex("bytes")};
-  auto old_writer = blobs_->Resume(id, 5, 0);
+  auto old_writer = blobs_->Resume("w", id, 5, 0);
   TUNDRA_ASSERT_OK((*old_writer)->Append("by"));
-  auto new_writer = blobs_->Resume(id, 5, 2);
+  auto new_writer = blobs_->Resume("w", id, 5, 2);
   TUNDRA_ASSERT_OK(new_writer);
   EXPECT_THAT((*old_writer)->Append("tes"), StatusIs(absl::StatusCode::kAborted, _));
   EXPECT_THAT((*old_writer)->Commit(), StatusIs(absl::StatusCode::kAborted, _));
   TUNDRA_EXPECT_OK((*new_writer)->Append("tes"));
   TUNDRA_EXPECT_OK((*new_writer)->Commit());
+}
+
+TEST_F(BlobStoreTest, UploadersDoNotSeeEachOthersParts) {
+  const BlobId id{Sha256Hex("bytes")};
+  auto one = blobs_->Resume("one", id, 5, 0);
+  TUNDRA_ASSERT_OK((*one)->Append("byte"));
+  EXPECT_EQ(*blobs_->ReceivedBytes("two", id), 0);
+  EXPECT_THAT(blobs_->Resume("two", id, 5, 4), StatusIs(absl::StatusCode::kInvalidArgument, _))
+      << "nobody completes what another has";
+  auto two = blobs_->Resume("two", id, 5, 0);
+  TUNDRA_ASSERT_OK((*two)->Append("wrong"));
+  EXPECT_THAT((*two)->Commit(), StatusIs(absl::StatusCode::kDataLoss, _));
+  TUNDRA_EXPECT_OK((*one)->Append("s"));
+  TUNDRA_EXPECT_OK((*one)->Commit());
+  auto again = blobs_->Resume("two", id, 5, 0);
+  TUNDRA_ASSERT_OK((*again)->Append("bytes"));
+  TUNDRA_EXPECT_OK((*again)->Commit()) << "the same bytes once more";
+  EXPECT_EQ(*blobs_->Read(id, 0, 10), "bytes");
 }
 
 TEST_F(BlobStoreTest, AFullDiskIsResourceExhaustedAndTheUploadGoesOnLater) {
@@ -121,7 +152,7 @@ TEST_F(BlobStoreTest, AFullDiskIsResourceExhaustedAndTheUploadGoesOnLater) {
     signal(SIGXFSZ, SIG_IGN);
     const rlimit tight{100'000, RLIM_INFINITY};
     setrlimit(RLIMIT_FSIZE, &tight);
-    auto writer = blobs_->Resume(id, 300'000, 0);
+    auto writer = blobs_->Resume("w", id, 300'000, 0);
     if (!writer.ok()) _exit(1);
     if (!absl::IsResourceExhausted((*writer)->Append(bytes))) _exit(2);
     auto other = blobs_->Create(id, 300'000);
@@ -131,9 +162,9 @@ TEST_F(BlobStoreTest, AFullDiskIsResourceExhaustedAndTheUploadGoesOnLater) {
   int status = 0;
   waitpid(pid, &status, 0);
   ASSERT_TRUE(WIFEXITED(status) && WEXITSTATUS(status) == 0) << status;
-  const int64_t received = *blobs_->ReceivedBytes(id);
+  const int64_t received = *blobs_->ReceivedBytes("w", id);
   EXPECT_GT(received, 0);
-  auto writer = blobs_->Resume(id, 300'000, received);
+  auto writer = blobs_->Resume("w", id, 300'000, received);
   TUNDRA_ASSERT_OK(writer);
   TUNDRA_ASSERT_OK((*writer)->Append(bytes.substr(static_cast<size_t>(received))));
   TUNDRA_EXPECT_OK((*writer)->Commit());

@@ -38,7 +38,7 @@ absl::Status WriteFully(int fd, std::string_view bytes, const std::string& path)
   return absl::OkStatus();
 }
 
-// Who may write the partial file of a blob: the writer with the latest ticket.
+// Who may write a partial file: the writer with the latest ticket.
 struct UploadSlot {
   absl::Mutex mu;
   uint64_t ticket ABSL_GUARDED_BY(mu) = 0;
@@ -71,6 +71,7 @@ class DirectoryWriter : public BlobWriter {
   absl::Status Append(std::string_view bytes) override {
     absl::MutexLock lock(&slot_->mu);
     RETURN_IF_ERROR(CheckTicket());
+    if (sealed_) return absl::InternalError("bytes came after the end");
     if (static_cast<int64_t>(bytes.size()) > size_ - received_) {
       return absl::InvalidArgumentError(absl::StrCat("blob ", id_.value, ": more than the ", size_,
                                                      " bytes that were announced"));
@@ -81,9 +82,27 @@ class DirectoryWriter : public BlobWriter {
     return absl::OkStatus();
   }
 
+  absl::Status Seal() override {
+    absl::MutexLock lock(&slot_->mu);
+    return SealLocked();
+  }
+
   absl::Status Commit() override {
     absl::MutexLock lock(&slot_->mu);
+    if (committed_) return absl::OkStatus();
+    RETURN_IF_ERROR(SealLocked());
+    RETURN_IF_ERROR(MakeDirs(paths_.folder));
+    if (rename(paths_.partial.c_str(), paths_.blob.c_str()) != 0) {
+      return DiskStatus(errno, paths_.blob);
+    }
+    committed_ = true;
+    return SyncDir(paths_.folder);
+  }
+
+ private:
+  absl::Status SealLocked() ABSL_EXCLUSIVE_LOCKS_REQUIRED(slot_->mu) {
     RETURN_IF_ERROR(CheckTicket());
+    if (sealed_) return absl::OkStatus();
     if (received_ != size_) {
       return absl::DataLossError(
           absl::StrCat("blob ", id_.value, ": ", received_, " of ", size_, " bytes came"));
@@ -100,15 +119,10 @@ class DirectoryWriter : public BlobWriter {
                                               ": they were changed on the way; send them again"));
     }
     if (fsync(fd_.get()) != 0) return DiskStatus(errno, paths_.partial);
-    RETURN_IF_ERROR(MakeDirs(paths_.folder));
-    if (rename(paths_.partial.c_str(), paths_.blob.c_str()) != 0) {
-      return DiskStatus(errno, paths_.blob);
-    }
-    committed_ = true;
-    return SyncDir(paths_.folder);
+    sealed_ = true;
+    return absl::OkStatus();
   }
 
- private:
   absl::Status CheckTicket() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(slot_->mu) {
     if (slot_->ticket == ticket_) return absl::OkStatus();
     return absl::AbortedError(absl::StrCat("blob ", id_.value, ": a newer upload of it took over"));
@@ -124,6 +138,7 @@ class DirectoryWriter : public BlobWriter {
   const std::shared_ptr<UploadSlot> slot_;
   const uint64_t ticket_;
   const bool keep_partial_;
+  bool sealed_ = false;
   bool committed_ = false;
 };
 
@@ -148,25 +163,25 @@ class DirectoryBlobStore : public BlobStore {
     return static_cast<int64_t>(st.st_size);
   }
 
-  absl::StatusOr<int64_t> ReceivedBytes(const BlobId& id) override {
+  absl::StatusOr<int64_t> ReceivedBytes(const std::string& uploader, const BlobId& id) override {
     RETURN_IF_ERROR(CheckId(id));
     struct stat st {};
-    if (stat(PartialPath(id).c_str(), &st) != 0) return 0;
+    if (stat(PartialPath(uploader, id).c_str(), &st) != 0) return 0;
     return static_cast<int64_t>(st.st_size);
   }
 
-  absl::StatusOr<std::unique_ptr<BlobWriter>> Resume(const BlobId& id, int64_t size_bytes,
-                                                     int64_t offset) override {
+  absl::StatusOr<std::unique_ptr<BlobWriter>> Resume(const std::string& uploader, const BlobId& id,
+                                                     int64_t size_bytes, int64_t offset) override {
     RETURN_IF_ERROR(CheckHeader(id, size_bytes));
-    const std::shared_ptr<UploadSlot> slot = Slot(id);
+    const std::string path = PartialPath(uploader, id);
+    const std::shared_ptr<UploadSlot> slot = Slot(path);
     absl::MutexLock lock(&slot->mu);
-    ASSIGN_OR_RETURN(const int64_t received, ReceivedBytes(id));
+    ASSIGN_OR_RETURN(const int64_t received, ReceivedBytes(uploader, id));
     if (offset < 0 || offset > received || offset > size_bytes) {
       return absl::InvalidArgumentError(absl::StrCat("blob ", id.value, ": offset ", offset,
                                                      " is not within the ", received,
                                                      " bytes that are here"));
     }
-    const std::string path = PartialPath(id);
     Fd fd(open(path.c_str(), O_WRONLY | O_CREAT | O_CLOEXEC, 0600));
     if (!fd.valid()) return ErrnoStatus(errno, path);
     if (ftruncate(fd.get(), offset) != 0 || lseek(fd.get(), offset, SEEK_SET) < 0) {
@@ -267,19 +282,21 @@ class DirectoryBlobStore : public BlobStore {
 
   std::string Folder(const BlobId& id) const { return blobs_ + "/" + id.value.substr(0, 2); }
   std::string BlobPath(const BlobId& id) const { return Folder(id) + "/" + id.value; }
-  std::string PartialPath(const BlobId& id) const { return partial_ + "/" + id.value; }
+  std::string PartialPath(const std::string& uploader, const BlobId& id) const {
+    return absl::StrCat(partial_, "/", Sha256Hex(uploader).substr(0, 32), "-", id.value);
+  }
   Paths PathsOf(const BlobId& id, const std::string& partial) const {
     return {.partial = partial, .folder = Folder(id), .blob = BlobPath(id)};
   }
 
-  std::shared_ptr<UploadSlot> Slot(const BlobId& id) {
+  std::shared_ptr<UploadSlot> Slot(const std::string& partial) {
     absl::MutexLock lock(&mu_);
-    std::weak_ptr<UploadSlot>& weak = slots_[id];
+    std::weak_ptr<UploadSlot>& weak = slots_[partial];
     std::shared_ptr<UploadSlot> slot = weak.lock();
     if (slot == nullptr) {
       std::erase_if(slots_, [](const auto& entry) { return entry.second.expired(); });
       slot = std::make_shared<UploadSlot>();
-      slots_[id] = slot;
+      slots_[partial] = slot;
     }
     return slot;
   }
@@ -287,7 +304,8 @@ class DirectoryBlobStore : public BlobStore {
   const std::string blobs_;
   const std::string partial_;
   absl::Mutex mu_;
-  std::map<BlobId, std::weak_ptr<UploadSlot>> slots_ ABSL_GUARDED_BY(mu_);
+  // By partial file.
+  std::map<std::string, std::weak_ptr<UploadSlot>> slots_ ABSL_GUARDED_BY(mu_);
 };
 
 }  // namespace

@@ -1,6 +1,5 @@
 #include "coordinator/http/probe_server.h"
 
-#include <arpa/inet.h>
 #include <httplib.h>
 #include <sys/socket.h>
 
@@ -8,8 +7,8 @@
 #include <thread>
 
 #include "absl/strings/match.h"
-#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
+#include "common/address.h"
 #include "common/status.h"
 
 namespace tundra::coordinator {
@@ -82,30 +81,6 @@ class ProbeServerImpl : public ProbeServer {
 };
 
 }  // namespace
-
-absl::StatusOr<std::pair<std::string, int>> SplitAddress(const std::string& address) {
-  const size_t colon = address.rfind(':');
-  int port = -1;
-  if (colon != std::string::npos && colon > 0 &&
-      absl::SimpleAtoi(address.substr(colon + 1), &port) && port >= 0 && port <= 65'535) {
-    std::string host = address.substr(0, colon);
-    if (host.size() > 2 && host.front() == '[' && host.back() == ']') {
-      host = host.substr(1, host.size() - 2);
-    }
-    return std::make_pair(host, port);
-  }
-  return absl::InvalidArgumentError(
-      absl::StrCat("\"", address, "\" is no HOST:PORT, for example 127.0.0.1:7700"));
-}
-
-bool IsLoopback(const std::string& host) {
-  if (host == "localhost") return true;
-  in_addr v4{};
-  if (inet_pton(AF_INET, host.c_str(), &v4) == 1) return (ntohl(v4.s_addr) >> 24) == 127;
-  in6_addr v6{};
-  if (inet_pton(AF_INET6, host.c_str(), &v6) == 1) return IN6_IS_ADDR_LOOPBACK(&v6);
-  return false;
-}
 
 absl::StatusOr<std::unique_ptr<ProbeServer>> StartProbeServer(const std::string& address,
                                                               ProbeHandlers handlers) {

@@ -29,10 +29,4 @@ class ProbeServer {
 absl::StatusOr<std::unique_ptr<ProbeServer>> StartProbeServer(const std::string& address,
                                                               ProbeHandlers handlers);
 
-// "HOST:PORT" or "[V6]:PORT" as host and port 0 to 65535. Errors: kInvalidArgument.
-absl::StatusOr<std::pair<std::string, int>> SplitAddress(const std::string& address);
-
-// The host is this machine's loopback: localhost, 127.0.0.0/8 or ::1.
-bool IsLoopback(const std::string& host);
-
 }  // namespace tundra::coordinator

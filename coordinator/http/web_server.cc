@@ -10,11 +10,11 @@
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
+#include "common/address.h"
 #include "common/sha256.h"
 #include "common/status.h"
 #include "coordinator/http/json_api.h"
 #include "coordinator/http/page_files.h"
-#include "coordinator/http/probe_server.h"
 #include "coordinator/http/web_threads.h"
 
 namespace tundra::coordinator {

@@ -129,6 +129,7 @@ struct TenantCounts {
   int64_t active_jobs = 0;
   int64_t jobs = 0;
   int64_t datasets = 0;
+  // Of data sets, and of uploaded adapters, each file once.
   int64_t dataset_bytes = 0;
   int64_t tokens = 0;
 };

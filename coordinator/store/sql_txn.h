@@ -49,6 +49,8 @@ class SqlTxn : public Txn {
                                            const std::string& request_id) override;
   absl::StatusOr<UploadRecord> GetUpload(const std::string& id) override;
   absl::StatusOr<std::vector<std::string>> UploadsBefore(absl::Time before) override;
+  absl::StatusOr<std::vector<UploadRecord>> UploadsWith(const TenantId& tenant,
+                                                        const BlobId& file) override;
   absl::StatusOr<TenantRecord> GetTenant(const TenantId& id) override;
   absl::StatusOr<std::vector<TenantRecord>> ListTenants() override;
   absl::StatusOr<TenantCounts> CountTenant(const TenantId& id) override;

@@ -42,7 +42,7 @@ absl::StatusOr<std::vector<TenantRecord>> SqlTxn::ListTenants() {
 
 absl::StatusOr<TenantCounts> SqlTxn::CountTenant(const TenantId& id) {
   return SqlGuard("counting what a tenant has", [&]() -> absl::StatusOr<TenantCounts> {
-    long long active = 0, jobs = 0, datasets = 0, bytes = 0, tokens = 0;
+    long long active = 0, jobs = 0, datasets = 0, bytes = 0, uploaded = 0, tokens = 0;
     const int succeeded = v1::SUCCEEDED, failed = v1::FAILED, cancelled = v1::CANCELLED;
     sql_ << "SELECT COUNT(*) FROM jobs WHERE tenant = :t", soci::use(id.value), soci::into(jobs);
     sql_ << "SELECT COUNT(*) FROM jobs WHERE tenant = :t AND state NOT IN (:a, :b, :c)",
@@ -52,12 +52,16 @@ absl::StatusOr<TenantCounts> SqlTxn::CountTenant(const TenantId& id) {
             "JOIN blob_refs r ON r.owner = 'dataset/' || d.id "
             "JOIN blobs b ON b.sha256 = r.sha256 WHERE d.tenant = :t",
         soci::use(id.value), soci::into(datasets), soci::into(bytes);
+    sql_ << "SELECT COALESCE(SUM(size_bytes), 0) FROM blobs WHERE sha256 IN "
+            "(SELECT r.sha256 FROM uploads u JOIN blob_refs r ON r.owner = 'upload/' || u.id "
+            "WHERE u.tenant = :t)",
+        soci::use(id.value), soci::into(uploaded);
     sql_ << "SELECT COUNT(*) FROM tokens WHERE tenant = :t", soci::use(id.value),
         soci::into(tokens);
     return TenantCounts{.active_jobs = active,
                         .jobs = jobs,
                         .datasets = datasets,
-                        .dataset_bytes = bytes,
+                        .dataset_bytes = bytes + uploaded,
                         .tokens = tokens};
   });
 }
@@ -76,6 +80,17 @@ absl::Status SqlTxn::PutTenant(const TenantRecord& tenant) {
 absl::Status SqlTxn::DeleteTenant(const TenantId& id) {
   return SqlGuard("deleting a tenant", [&] {
     sql_ << "DELETE FROM tenants WHERE id = :id", soci::use(id.value);
+    // What goes by itself after a day, too: a tenant that is made anew under this name has none.
+    std::string upload;
+    soci::statement st = (sql_.prepare << "SELECT id FROM uploads WHERE tenant = :t",
+                          soci::use(id.value), soci::into(upload));
+    st.execute();
+    std::vector<std::string> uploads;
+    while (st.fetch()) uploads.push_back(upload);
+    for (const std::string& gone : uploads) RETURN_IF_ERROR(DeleteUpload(gone));
+    const std::string prefix = id.value + "/";
+    sql_ << "DELETE FROM requests WHERE substr(method, 1, length(:p)) = :q", soci::use(prefix),
+        soci::use(prefix);
     return absl::OkStatus();
   });
 }

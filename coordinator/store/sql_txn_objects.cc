@@ -413,11 +413,31 @@ absl::StatusOr<std::vector<std::string>> SqlTxn::UploadsBefore(absl::Time before
   });
 }
 
+absl::StatusOr<std::vector<UploadRecord>> SqlTxn::UploadsWith(const TenantId& tenant,
+                                                              const BlobId& file) {
+  return SqlGuard("looking for uploads", [&]() -> absl::StatusOr<std::vector<UploadRecord>> {
+    std::string id;
+    soci::statement st = (sql_.prepare << "SELECT u.id FROM blob_refs r JOIN uploads u "
+                                          "ON r.owner = 'upload/' || u.id "
+                                          "WHERE r.sha256 = :s AND u.tenant = :t ORDER BY u.id",
+                          soci::use(file.value), soci::use(tenant.value), soci::into(id));
+    st.execute();
+    std::vector<std::string> ids;
+    while (st.fetch()) ids.push_back(id);
+    std::vector<UploadRecord> uploads;
+    for (const std::string& found : ids) {
+      ASSIGN_OR_RETURN(uploads.emplace_back(), GetUpload(found));
+    }
+    return uploads;
+  });
+}
+
 absl::Status SqlTxn::PutUpload(const UploadRecord& upload) {
   return SqlGuard("storing an upload", [&] {
     const std::string body = EncodeProto(upload.adapter);
     const long long created = ToMicros(upload.create_time);
-    sql_ << "INSERT INTO uploads (id, created, tenant, body) VALUES (:i, :c, :t, :b)",
+    sql_ << "INSERT INTO uploads (id, created, tenant, body) VALUES (:i, :c, :t, :b) "
+            "ON CONFLICT (id) DO UPDATE SET created = excluded.created",
         soci::use(upload.id), soci::use(created), soci::use(upload.tenant.value), soci::use(body);
     for (const v1::AdapterFile& file : upload.adapter.files()) {
       Refer(absl::StrCat("upload/", upload.id), file.sha256());

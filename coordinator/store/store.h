@@ -90,6 +90,9 @@ class ReadTxn {
   // Errors: kNotFound.
   virtual absl::StatusOr<UploadRecord> GetUpload(const std::string& id) = 0;
   virtual absl::StatusOr<std::vector<std::string>> UploadsBefore(absl::Time before) = 0;
+  // The tenant's uploads that have a file of these bytes.
+  virtual absl::StatusOr<std::vector<UploadRecord>> UploadsWith(const TenantId& tenant,
+                                                                const BlobId& file) = 0;
 
   // Errors: kNotFound.
   virtual absl::StatusOr<TenantRecord> GetTenant(const TenantId& id) = 0;
@@ -141,11 +144,14 @@ class Txn : public ReadTxn {
                                  absl::Time now) = 0;
   virtual absl::Status PutRequest(const RequestRecord& request) = 0;
   virtual absl::Status DeleteRequestsBefore(absl::Time before) = 0;
+  // Stores it, or stores it anew with another time.
   virtual absl::Status PutUpload(const UploadRecord& upload) = 0;
   virtual absl::Status DeleteUpload(const std::string& id) = 0;
 
   // Inserts or replaces.
   virtual absl::Status PutTenant(const TenantRecord& tenant) = 0;
+  // With its uploads and request ids; its jobs, data sets and tokens are the caller's to delete
+  // before.
   virtual absl::Status DeleteTenant(const TenantId& id) = 0;
   // Sets record.key.
   virtual absl::Status InsertToken(TokenRecord& record) = 0;

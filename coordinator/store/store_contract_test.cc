@@ -435,6 +435,44 @@ TEST_F(StoreContractTest, TenantsTokensWorkersAndAuditAreKept) {
   }));
 }
 
+TEST_F(StoreContractTest, UploadsCountEachFileOnceAndGoWithTheirTenant) {
+  const std::string config = Sha256Hex("config"), weights = Sha256Hex("weights");
+  UploadRecord upload;
+  upload.tenant.value = "red";
+  upload.create_time = kNow;
+  upload.adapter.add_files()->set_sha256(config);
+  TUNDRA_ASSERT_OK(store_->Write([&](Txn& txn) -> absl::Status {
+    absl::Status status = txn.PutTenant({{"red"}, {}, kNow});
+    status.Update(txn.PutBlob({{config}, 3, kNow}));
+    status.Update(txn.PutBlob({{weights}, 40, kNow}));
+    upload.id = "u1";
+    status.Update(txn.PutUpload(upload));
+    upload.id = "u2";
+    upload.adapter.add_files()->set_sha256(weights);
+    status.Update(txn.PutUpload(upload));
+    upload.create_time += absl::Hours(1);
+    status.Update(txn.PutUpload(upload));
+    status.Update(txn.PutRequest({"red/CreateJob", "r", "hash", "job-1", kNow}));
+    status.Update(txn.PutRequest({"redder/CreateJob", "r", "hash", "job-2", kNow}));
+    return status;
+  }));
+  TUNDRA_ASSERT_OK(store_->Write([&](Txn& txn) -> absl::Status {
+    EXPECT_EQ(txn.CountTenant({"red"})->dataset_bytes, 43);
+    EXPECT_EQ(txn.CountTenant({"blue"})->dataset_bytes, 0);
+    EXPECT_EQ(txn.UploadsWith({"red"}, {config})->size(), 2u);
+    EXPECT_EQ(txn.UploadsWith({"red"}, {weights})->at(0).id, "u2");
+    EXPECT_EQ(txn.UploadsWith({"red"}, {weights})->at(0).create_time, upload.create_time);
+    EXPECT_TRUE(txn.UploadsWith({"blue"}, {weights})->empty());
+    TUNDRA_EXPECT_OK(txn.DeleteTenant({"red"}));
+    EXPECT_THAT(txn.GetUpload("u1"), StatusIs(absl::StatusCode::kNotFound, _));
+    EXPECT_THAT(txn.GetUpload("u2"), StatusIs(absl::StatusCode::kNotFound, _));
+    EXPECT_EQ(txn.UnreferencedBlobs(kNow, 10)->size(), 2u);
+    EXPECT_THAT(txn.GetRequest("red/CreateJob", "r"), StatusIs(absl::StatusCode::kNotFound, _));
+    EXPECT_TRUE(txn.GetRequest("redder/CreateJob", "r").ok());
+    return absl::OkStatus();
+  }));
+}
+
 TEST_F(StoreContractTest, QueriesOfATenantSeeItsOwnAlone) {
   NewJob("of-default");
   TUNDRA_ASSERT_OK(store_->Write([&](Txn& txn) -> absl::Status {

@@ -313,27 +313,13 @@ TEST_F(ApiTest, ListsBasesWithTheirWorkers) {
 
 TEST_F(ApiTest, UploadsAnAdapterFolderForGeneration) {
   const auto worker = NewWorker("worker-1", 1);
-  grpc::ClientContext context;
-  v1::UploadAdapterResponse response;
-  const auto writer = generate_->UploadAdapter(&context, &response);
-  for (const auto& [name, bytes] :
-       {std::pair<std::string, std::string>{"adapter_config.json", "{}"},
-        std::pair<std::string, std::string>{"adapter_model.safetensors", "weights"}}) {
-    v1::UploadAdapterRequest request;
-    request.mutable_metadata()->set_filename(name);
-    request.mutable_metadata()->set_size_bytes(static_cast<int64_t>(bytes.size()));
-    request.mutable_metadata()->set_sha256(Sha256Hex(bytes));
-    writer->Write(request);
-    request.set_chunk(bytes);
-    writer->Write(request);
-  }
-  writer->WritesDone();
-  const grpc::Status status = writer->Finish();
+  std::string name;
+  const grpc::Status status = TryUploadAdapter(*generate_, "{}", "weights", &name);
   ASSERT_TRUE(status.ok()) << status.error_message();
   v1::GenerateRequest request;
   request.set_base("tiny");
   request.set_prompt("x");
-  request.set_adapter(response.name());
+  request.set_adapter(name);
   grpc::ClientContext generating;
   const auto reader = generate_->Generate(&generating, request);
   ASSERT_TRUE(

@@ -6,6 +6,7 @@
 #include "common/check.h"
 #include "common/ids.h"
 #include "common/sha256.h"
+#include "common/version.h"
 
 namespace tundra::coordinator {
 namespace {
@@ -33,7 +34,7 @@ v1::BaseInfo FakeBase() {
 
 FakeWorker::FakeWorker(std::string id, int devices) {
   report_.set_worker_id(std::move(id));
-  report_.set_build("test-build");
+  report_.set_build(ProgramVersion());
   report_.set_incarnation(NewIdValue("run"));
   for (int i = 0; i < devices; ++i) {
     v1::DeviceInfo* const device = report_.add_devices();

@@ -139,6 +139,20 @@ TEST_F(FaultsTest, AnOutcomeThatWasStoredBeforeARestartIsAcknowledgedAgain) {
   EXPECT_EQ(Get(made.name()).state(), v1::SUCCEEDED);
 }
 
+TEST_F(FaultsTest, AWorkerWhoseVersionDoesNotGoWithTheCoordinatorGetsNoSession) {
+  for (const auto& [version, code] :
+       {std::pair("99.0.0", grpc::StatusCode::FAILED_PRECONDITION),
+        std::pair("built yesterday", grpc::StatusCode::INVALID_ARGUMENT)}) {
+    FakeWorker stranger("worker-1", 1);
+    stranger.report().set_build(version);
+    stranger.Connect(port());
+    EXPECT_EQ(stranger.WaitForEnd(), code) << version;
+  }
+  const auto worker = NewWorker("worker-1", 1);  // nothing of them is left
+  EXPECT_TRUE(
+      worker->WaitFor([](const v1::WorkerAssignment& a) { return a.has_heartbeat_interval(); }));
+}
+
 TEST_F(FaultsTest, ASecondSessionOfAWorkerEndsTheFirst) {
   const auto worker = NewWorker("worker-1", 1);
   FakeWorker twin("worker-1", 1);

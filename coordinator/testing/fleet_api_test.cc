@@ -1,6 +1,7 @@
 // FleetService: workers and groups as they report, by pages.
 #include "common/sha256.h"
 #include "common/status_test_util.h"
+#include "common/version.h"
 #include "coordinator/testing/harness.h"
 
 namespace tundra::coordinator {
@@ -58,7 +59,7 @@ TEST_F(FleetApiTest, ShowsWorkersAsTheyReport) {
   const v1::Worker& first = list.workers(0);
   EXPECT_EQ(first.name(), "workers/worker-a");
   EXPECT_EQ(first.display_name(), "node a");
-  EXPECT_EQ(first.build(), "test-build");
+  EXPECT_EQ(first.build(), ProgramVersion());
   EXPECT_FALSE(first.drained());
   EXPECT_THAT(first.bases(), ElementsAre("bases/" + Sha256Hex("tiny")));
   ASSERT_EQ(first.devices_size(), 1);
@@ -117,6 +118,41 @@ TEST_F(FleetApiTest, ShowsGroupsWithTheirJobAndRanks) {
   ASSERT_EQ(list.groups_size(), 1) << "the base stays warm";
   EXPECT_FALSE(list.groups(0).busy());
   EXPECT_EQ(list.groups(0).job(), "");
+}
+
+TEST_F(FleetApiTest, NoWorkerReplacesAFileOfABase) {
+  const auto first = NewWorker("worker-1", 1);
+  const std::string sha256 = Sha256Hex(kFakeTokenizer);
+  first->Disconnect();
+  FakeWorker liar("worker-2", 1);
+  v1::BaseInfo* const info = liar.report().mutable_bases(0);
+  info->mutable_base()->set_display_name("renamed");
+  info->mutable_text_files(0)->set_sha256(Sha256Hex("another tokenizer"));
+  liar.Connect(port());
+  ASSERT_TRUE(
+      liar.WaitFor([](const v1::WorkerAssignment& a) { return a.has_heartbeat_interval(); }));
+  const auto name = [&] {
+    grpc::ClientContext context;
+    v1::GetBaseRequest request;
+    request.set_name(FakeBase().base().name());
+    v1::Base base;
+    EXPECT_TRUE(bases_->GetBase(&context, request, &base).ok());
+    return base.display_name();
+  };
+  EXPECT_EQ(name(), "tiny") << "its word is not taken";
+  for (const std::string& wanted : liar.assignment().wanted_blobs()) {
+    EXPECT_NE(wanted, Sha256Hex("another tokenizer"));
+  }
+  // With the same file, and one more, it is.
+  info->mutable_text_files(0)->set_sha256(sha256);
+  v1::AdapterFile* const more = info->add_text_files();
+  more->set_filename("chat_template.jinja");
+  more->set_sha256(Sha256Hex("template"));
+  liar.Send();
+  EXPECT_TRUE(liar.WaitFor([](const v1::WorkerAssignment& a) {
+    return a.wanted_blobs_size() == 1 && a.wanted_blobs(0) == Sha256Hex("template");
+  }));
+  EXPECT_EQ(name(), "renamed");
 }
 
 TEST_F(FleetApiTest, ListsByPages) {

@@ -108,6 +108,28 @@ std::string CoordinatorHarness::Upload(const std::string& rows, const std::strin
   return dataset.name();
 }
 
+grpc::Status CoordinatorHarness::TryUploadAdapter(v1::GenerateService::Stub& stub,
+                                                  const std::string& config,
+                                                  const std::string& weights, std::string* name) {
+  grpc::ClientContext context;
+  v1::UploadAdapterResponse response;
+  const auto writer = stub.UploadAdapter(&context, &response);
+  for (const auto& [filename, bytes] : {std::pair("adapter_config.json", config),
+                                        std::pair("adapter_model.safetensors", weights)}) {
+    v1::UploadAdapterRequest request;
+    request.mutable_metadata()->set_filename(filename);
+    request.mutable_metadata()->set_size_bytes(static_cast<int64_t>(bytes.size()));
+    request.mutable_metadata()->set_sha256(Sha256Hex(bytes));
+    writer->Write(request);
+    request.set_chunk(bytes);
+    writer->Write(request);
+  }
+  writer->WritesDone();
+  const grpc::Status status = writer->Finish();
+  *name = response.name();
+  return status;
+}
+
 v1::CreateJobRequest CoordinatorHarness::JobRequest(int64_t steps, int devices) {
   v1::CreateJobRequest request;
   request.mutable_job()->set_display_name("test");

@@ -37,6 +37,9 @@ class CoordinatorHarness : public ::testing::Test {
   std::string Upload(const std::string& rows, const std::string& request_id = "");
   grpc::Status TryUpload(const v1::UploadDatasetRequest::Metadata& metadata,
                          const std::string& bytes, v1::Dataset* dataset);
+  // Uploads an adapter folder; its name.
+  static grpc::Status TryUploadAdapter(v1::GenerateService::Stub& stub, const std::string& config,
+                                       const std::string& weights, std::string* name);
   // A request for a job of `steps` steps on the fake base.
   v1::CreateJobRequest JobRequest(int64_t steps, int devices = 1);
   v1::Job Create(const v1::CreateJobRequest& request);

@@ -93,6 +93,15 @@ TEST_F(TlsTest, ASessionIsOfOneWorker) {
 
 TEST_F(TlsTest, ACertificateOwnsTheWorkersThatItBrought) {
   auto worker = NewWorker("worker-a", 1, WorkerSecurity("w1"));
+  {
+    grpc::ClientContext context;
+    v1::ListAuditEntriesResponse audit;
+    ASSERT_TRUE(access_->ListAuditEntries(&context, {}, &audit).ok());
+    ASSERT_GE(audit.entries_size(), 1);
+    EXPECT_EQ(audit.entries(0).method(), "Session");
+    EXPECT_EQ(audit.entries(0).actor(), "workers/worker-one");
+    EXPECT_EQ(audit.entries(0).resource(), "workers/worker-a");
+  }
   FakeWorker thief("worker-a", 1);
   thief.Connect(port(), WorkerSecurity("w2"));
   EXPECT_EQ(thief.WaitForEnd(), grpc::StatusCode::PERMISSION_DENIED);
@@ -116,6 +125,48 @@ TEST_F(TlsTest, ACertificateOwnsTheWorkersThatItBrought) {
   FakeWorker again("worker-a", 1);
   again.Connect(port(), WorkerSecurity("w2"));
   EXPECT_EQ(again.WaitForEnd(), grpc::StatusCode::PERMISSION_DENIED);
+}
+
+TEST_F(TlsTest, ASessionEndsWithTheAuthorityBehindItsCertificate) {
+  auto worker = NewWorker("worker-a", 1, WorkerSecurity("w1"));
+  // The former authority's server certificate goes on: only who may come in changes.
+  const TestCertificate next = TestCertificate::Authority("next");
+  Put("ca.pem", next.cert());
+  const absl::Time deadline = absl::Now() + absl::Seconds(60);
+  grpc::Status status;
+  v1::GetBlobUploadRequest request;
+  request.set_worker_id("worker-a");
+  request.set_sha256(Sha256Hex("x"));
+  while (status.ok() && absl::Now() < deadline) {
+    absl::SleepFor(absl::Milliseconds(20));
+    grpc::ClientContext context;  // over the connection that is open
+    v1::GetBlobUploadResponse response;
+    status = worker->stub().GetBlobUpload(&context, request, &response);
+  }
+  EXPECT_EQ(status.error_code(), grpc::StatusCode::UNAUTHENTICATED);
+  EXPECT_THAT(status.error_message(), HasSubstr("certificate is not good"));
+  worker->Send();
+  EXPECT_EQ(worker->WaitForEnd(), grpc::StatusCode::UNAUTHENTICATED);
+}
+
+TEST_F(TlsTest, AWorkerMaySendTheCertificatesBetweenItAndTheAuthority) {
+  const TestCertificate between = ca_.IssueAuthority("between");
+  const TestCertificate leaf = between.Issue("worker-three");
+  Put("w3.key", leaf.key());
+  for (const std::string& rest : {between.cert(), between.cert() + ca_.cert()}) {
+    Put("w3.pem", leaf.cert() + rest);
+    FakeWorker worker("worker-a", 1);
+    worker.Connect(port(), WorkerSecurity("w3"));
+    EXPECT_TRUE(
+        worker.WaitFor([](const v1::WorkerAssignment& a) { return a.has_heartbeat_interval(); }));
+  }
+  // The authority itself after the own certificate, as some tools write it.
+  PutPair("w4", ca_.Issue("worker-four"));
+  Put("w4.pem", *ReadFile(dir_ / "w4.pem", 1 << 20) + ca_.cert());
+  FakeWorker worker("worker-b", 1);
+  worker.Connect(port(), WorkerSecurity("w4"));
+  EXPECT_TRUE(
+      worker.WaitFor([](const v1::WorkerAssignment& a) { return a.has_heartbeat_interval(); }));
 }
 
 TEST_F(TlsTest, AHashAloneGivesAWorkerNothing) {

@@ -1,12 +1,15 @@
 #include "coordinator/workers/ingest.h"
 
+#include <map>
 #include <set>
 
 #include "absl/strings/str_cat.h"
 #include "common/logging.h"
 #include "common/sha256.h"
 #include "common/status.h"
+#include "common/version.h"
 #include "coordinator/blobs/garbage.h"
+#include "coordinator/store/job_draft.h"
 
 namespace tundra::coordinator {
 namespace {
@@ -16,6 +19,8 @@ constexpr int kMaxBases = 1000;
 constexpr int kMaxTextFiles = 32;
 constexpr int64_t kMaxTextFileBytes = int64_t{256} << 20;
 constexpr char kBasePrefix[] = "bases/";
+// Warnings that are remembered, so that they are logged once.
+constexpr size_t kMostSaid = 1000;
 
 absl::Status Malformed(const std::string& what) {
   return absl::InvalidArgumentError(absl::StrCat("worker report: ", what));
@@ -44,6 +49,7 @@ absl::Status CheckReport(const v1::WorkerReport& report) {
   if (report.worker_id().empty() || report.worker_id().size() > 128) {
     return Malformed("worker_id must have 1 to 128 characters");
   }
+  RETURN_IF_ERROR(CheckWorkerVersion(report.build(), ProgramVersion()));
   if (report.incarnation().empty()) return Malformed("incarnation is required");
   if (report.devices_size() > kMaxDevices) return Malformed("too many devices");
   if (report.bases_size() > kMaxBases) return Malformed("too many bases");
@@ -97,7 +103,13 @@ absl::Status Ingest::CheckIdentity(const WorkerId& worker, const std::string& id
   if (!stored) {
     RETURN_IF_ERROR(store_->Write([&](Txn& txn) -> absl::Status {
       RETURN_IF_ERROR(check(txn));
-      return txn.PutWorker(record);
+      RETURN_IF_ERROR(txn.PutWorker(record));
+      v1::AuditEntry entry;
+      *entry.mutable_time() = ToProto(clock_->Now());
+      entry.set_actor(absl::StrCat("workers/", identity.empty() ? "token" : identity));
+      entry.set_method("Session");
+      entry.set_resource(absl::StrCat("workers/", worker.value));
+      return txn.AppendAudit(entry);
     }));
   }
   absl::MutexLock lock(&mu_);
@@ -152,12 +164,35 @@ void Ingest::TakeBases(const v1::WorkerReport& report, std::set<std::string>& wa
   for (const v1::BaseInfo& info : report.bases()) {
     const absl::Status status = StoreBase({report.worker_id()}, info);
     if (!status.ok()) {
-      LogWarning("base {}: {}", info.base().display_name(), std::string(status.message()));
+      const std::string line = absl::StrCat("base ", info.base().display_name(), " of worker ",
+                                            report.worker_id(), ": ", status.message());
+      absl::MutexLock lock(&mu_);
+      if (said_.size() >= kMostSaid) said_.clear();
+      if (said_.insert(line).second) LogWarning("{}", line);  // once, not with every report
+      continue;
     }
     for (const v1::AdapterFile& file : info.text_files()) {
       if (absl::IsNotFound(blobs_->Size({file.sha256()}).status())) wanted.insert(file.sha256());
     }
   }
+}
+
+// A base's hash covers its files: one of the same name has the same bytes for ever. What a newer
+// worker reads in addition may come.
+absl::Status CheckSameFiles(ReadTxn& txn, const BaseHash& hash, const v1::BaseInfo& info) {
+  const absl::StatusOr<BaseRecord> known = txn.GetBase(hash);
+  if (absl::IsNotFound(known.status())) return absl::OkStatus();
+  RETURN_IF_ERROR(known.status());
+  std::map<std::string, std::string> files;
+  for (const v1::AdapterFile& file : info.text_files()) files[file.filename()] = file.sha256();
+  for (const v1::AdapterFile& file : known->info.text_files()) {
+    const auto it = files.find(file.filename());
+    if (it == files.end() || it->second == file.sha256()) continue;
+    return absl::FailedPreconditionError(absl::StrCat(
+        "the worker has another ", file.filename(), " than is known of the base with this hash, ",
+        hash.value, "; its word on it is not taken: look at that worker's base folder"));
+  }
+  return absl::OkStatus();
 }
 
 // Workers may name the same folder differently; one word holds while the worker
@@ -177,7 +212,10 @@ absl::Status Ingest::StoreBase(const WorkerId& worker, const v1::BaseInfo& info)
       }
     }
   }
-  RETURN_IF_ERROR(store_->Write([&](Txn& txn) { return txn.PutBase({hash}, clean); }));
+  RETURN_IF_ERROR(store_->Write([&](Txn& txn) -> absl::Status {
+    RETURN_IF_ERROR(CheckSameFiles(txn, {hash}, clean));
+    return txn.PutBase({hash}, clean);
+  }));
   absl::MutexLock lock(&mu_);
   bases_[hash] = {worker, text};
   return absl::OkStatus();

@@ -6,6 +6,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <set>
 #include <string>
 
 #include "absl/status/status.h"
@@ -33,7 +34,8 @@ class Ingest {
          Clock* clock, IngestOptions options);
 
   // `identity` is the name of the worker's certificate, empty without one. Errors, which end the
-  // session: kInvalidArgument for a malformed report, kPermissionDenied for a worker id that
+  // session: kInvalidArgument for a malformed report, kFailedPrecondition for a version that
+  // doesn't go with the coordinator's (common/version.h), kPermissionDenied for a worker id that
   // belongs to another certificate, those of the store for a worker that is new. Other errors of
   // the store are logged; the worker repeats what was not acknowledged.
   absl::Status Take(const std::shared_ptr<SessionLink>& link, const std::string& identity,
@@ -66,9 +68,12 @@ class Ingest {
   std::map<WorkerId, std::string> identities_ ABSL_GUARDED_BY(mu_);
   // What is stored of each base, and whose word it was.
   std::map<std::string, std::pair<WorkerId, std::string>> bases_ ABSL_GUARDED_BY(mu_);
+  // Warnings about bases that were logged.
+  std::set<std::string> said_ ABSL_GUARDED_BY(mu_);
 };
 
-// All that is wrong with the form of a report. Errors: kInvalidArgument.
+// All that is wrong with the form of a report, and its version. Errors: kInvalidArgument,
+// kFailedPrecondition.
 absl::Status CheckReport(const v1::WorkerReport& report);
 
 }  // namespace tundra::coordinator

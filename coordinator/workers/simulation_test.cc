@@ -14,6 +14,7 @@
 #include "common/logging.h"
 #include "common/sha256.h"
 #include "common/status_test_util.h"
+#include "common/version.h"
 #include "coordinator/store/job_state.h"
 #include "coordinator/store/sqlite_store.h"
 #include "coordinator/workers/controller.h"
@@ -115,7 +116,7 @@ class Simulation {
     for (int i = 0; i < workers; ++i) {
       SimWorker& worker = workers_.emplace_back();
       worker.report.set_worker_id(absl::StrCat("w", i));
-      worker.report.set_build("b");
+      worker.report.set_build(ProgramVersion());
       worker.Restart();
       const int devices = Int(1, 3);
       for (int d = 0; d < devices; ++d) {

@@ -217,6 +217,21 @@ class DocsTest(unittest.TestCase):
         hashed = bytes_of_spec_hash() - {"warmup_steps", "beta1", "beta2", "epsilon", "rows", "tokens", "target"}
         self.assertEqual(keys - {"target_modules"}, hashed)
 
+    def test_every_file_names_the_same_version(self):
+        version = re.search(r"project\(tundra VERSION (\S+)", read("CMakeLists.txt"))[1]
+        for path, pattern in {
+            "docker/Dockerfile": r"^ARG VERSION=(\S+)|tundra/\S+:(\d\S*)",
+            "docker/compose.yaml": r"tundra/\S+:(\d\S*)",
+            "docker/README.md": r"tundra/\S+:(\d\S*)",
+            "tests/deploy/images": r"version=(\d\S*)",
+            "client/python/pyproject.toml": r'^version = "(.*)"',
+            "deploy/README.md": r"tundra/\S+:(\d[\d.]*)|newTag: ([\d.]+)",
+            "deploy/kubernetes/volume-shell.yaml": r"tundra/\S+:(\d\S*)",
+            "deploy/kubernetes/overlays/single-node-cpu/kustomization.yaml": r"newTag: ([\d.]+)",
+            "deploy/kubernetes/overlays/gpu/kustomization.yaml": r"newTag: ([\d.]+)",
+        }.items():
+            named = {"".join(match.groups(default="")) for match in re.finditer(pattern, read(path), re.M)}
+            self.assertEqual(named, {version}, path)
 
     def test_every_method_has_a_role(self):
         """docs/security.md has each method once, with the role that the service asks for."""

@@ -153,7 +153,7 @@ class SecurityTest(unittest.TestCase):
         self.assertEqual([entry["name"] for entry in listed["jobs"]], [f"jobs/{job}"])
         audit = service.json("admin", "audit", "--limit", "1000")["entries"]
         self.assertIn(("CreateJob", f"jobs/{job}", "tenants/search"),
-                      [(entry["method"], entry.get("resource"), entry["tenant"]) for entry in audit])
+                      [(entry["method"], entry.get("resource"), entry.get("tenant")) for entry in audit])
         with open(service.tokens["search"], encoding="utf-8") as file:
             secret = file.read().strip()
         for process in (service.coordinator, *service.workers.values()):

@@ -36,7 +36,7 @@ function wholeOf(values, name, label) {
 
 function quotaOf(values) {
   const bytes = values.datasetBytes === '' ? undefined : format.parseBytes(values.datasetBytes);
-  if (Number.isNaN(bytes)) throw new FieldError('datasetBytes', 'Data sets must be a size such as 500 MB or 20 GB, or empty for no bound.');
+  if (Number.isNaN(bytes)) throw new FieldError('datasetBytes', 'Uploads must be a size such as 500 MB or 20 GB, or empty for no bound.');
   const quota = {
     devices: wholeOf(values, 'devices', 'Devices'),
     activeJobs: wholeOf(values, 'activeJobs', 'Active jobs'),
@@ -51,9 +51,9 @@ function quotaFields(quota = {}) {
       help: 'That its jobs hold at a time; a job beyond it waits. Empty for no bound.'},
     {name: 'activeJobs', label: 'Active jobs', path: 'tenant.quota.active_jobs', value: quota.activeJobs, digits: true,
       help: 'Jobs that have not ended; one more is refused. Empty for no bound.'},
-    {name: 'datasetBytes', label: 'Data sets', path: 'tenant.quota.dataset_bytes',
+    {name: 'datasetBytes', label: 'Uploads', path: 'tenant.quota.dataset_bytes',
       value: quota.datasetBytes === undefined ? '' : format.exactBytes(quota.datasetBytes),
-      help: 'For example 20 GB; an upload beyond it is refused. Empty for no bound.'},
+      help: 'Of data sets and adapters, for example 20 GB; what is beyond it is refused. Empty for no bound.'},
   ];
 }
 
@@ -93,7 +93,7 @@ async function holdingsOf(tenant) {
     call('AccessService/ListTokens', {pageSize: 1000, tenant: tenant.name})]);
   const count = (tokens.tokens ?? []).length;
   const bytes = Number(tenant.usage?.datasetBytes ?? 0);
-  return [jobs.jobs ? 'jobs' : '', bytes ? `${format.bytes(bytes)} of data sets` : '',
+  return [jobs.jobs ? 'jobs' : '', bytes ? `${format.bytes(bytes)} of uploads` : '',
     count ? `${format.count(count)}${tokens.nextPageToken ? ' or more' : ''} ${count === 1 ? 'token' : 'tokens'}` : ''].filter(Boolean).join(', ');
 }
 
@@ -123,13 +123,13 @@ function rowOf(tenant, done) {
   let shown = tenant;
   const devices = meterOf(`Devices of ${id}`, format.count);
   const jobs = meterOf(`Active jobs of ${id}`, format.count);
-  const data = meterOf(`Data sets of ${id}`, format.bytes);
+  const data = meterOf(`Uploads of ${id}`, format.bytes);
   const made = ageNode('');
   const act = (word, name, run, kind = '') => h('button', {type: 'button', class: `small ${kind}`, 'data-act': word, 'aria-label': name,
     on: {click: () => run(shown, done)}}, word);
   const node = h('tr', {}, h('th', {scope: 'row', class: 'name'}, id),
     h('td', {'data-label': 'Devices'}, devices.node), h('td', {'data-label': 'Active jobs'}, jobs.node),
-    h('td', {'data-label': 'Data sets'}, data.node), h('td', {class: 'num soft', 'data-label': 'Created'}, made),
+    h('td', {'data-label': 'Uploaded'}, data.node), h('td', {class: 'num soft', 'data-label': 'Created'}, made),
     h('td', {'data-needs': 'admin'}, h('div', {class: 'row-actions'},
       h('a', {href: `#/jobs?q=${encodeURIComponent(`tenant = "${id}"`)}`, class: 'button small'}, 'Jobs', h('span', {class: 'sr'}, ` of ${id}`)),
       h('a', {href: `#/tokens?tenant=${id}`, class: 'button small'}, 'Tokens', h('span', {class: 'sr'}, ` of ${id}`)),
@@ -148,7 +148,7 @@ function rowOf(tenant, done) {
 
 export function openTenants(_, ask) {
   const body = h('tbody');
-  const words = [['', 'Tenant'], ['', 'Devices'], ['', 'Active jobs'], ['', 'Data sets'], ['num', 'Created']];
+  const words = [['', 'Tenant'], ['', 'Devices'], ['', 'Active jobs'], ['', 'Uploaded'], ['num', 'Created']];
   const table = h('table', {class: 'cards'}, h('caption', {class: 'sr'}, 'Tenants'),
     h('thead', {}, h('tr', {}, words.map(([kind, word]) => h('th', {class: kind, scope: 'col'}, word)),
       h('th', {scope: 'col', 'data-needs': 'admin'}, h('span', {class: 'sr'}, 'Actions')))), body);
