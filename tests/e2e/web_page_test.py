@@ -246,6 +246,9 @@ class WebPage(InBrowser):
         self.page.press("Backspace")
         self.page.run("document.querySelector('input[type=search]').dispatchEvent(new Event('input'))")
         self.page.wait("return !document.querySelector('.fault').textContent", "the fault is gone")
+        # From an address as well.
+        self.live("#/jobs?q=state+%3D+ASLEEP", "expected a state such as QUEUED")
+        self.page.wait_text("No job fits the filter")
         self.assert_no_complaints("status of 400")
 
     def test_gives_away_figures_and_commands(self):

@@ -26,7 +26,8 @@ async function deleteDataset(dataset, done) {
 function rowOf(dataset, done) {
   const made = ageNode('');
   setAge(made, dataset.createTime);
-  const node = h('tr', {}, h('th', {scope: 'row'}, h('span', {class: 'name'}, dataset.displayName), h('div', {class: 'fine'}, dataset.name, h('span', {'data-needs': 'admin'}, ` · ${format.idOf(dataset.tenant)}`))),
+  const origin = h('div', {class: 'fine'}, dataset.name, h('span', {'data-needs': 'admin'}, ` · ${format.idOf(dataset.tenant)}`));
+  const node = h('tr', {}, h('th', {scope: 'row'}, h('span', {class: 'name'}, dataset.displayName), origin),
     h('td', {class: 'num', 'data-label': 'Size'}, h('span', {}, format.bytes(dataset.sizeBytes))),
     h('td', {'data-label': 'SHA-256', class: 'soft'}, h('code', {title: dataset.sha256}, format.brief(dataset.sha256 ?? ''))),
     h('td', {class: 'num soft', 'data-label': 'Uploaded'}, made),

@@ -193,6 +193,7 @@ export function openJobs(query) {
     if (!error.fields?.includes('filter')) return false;
     setText(fault, error.message);
     search.setAttribute('aria-invalid', 'true');
+    if (!last) card.replaceChildren(nothing(state, search.value));
     return true;
   };
   search.addEventListener('filter', () => {
