@@ -1,5 +1,6 @@
 #include "coordinator/coordinator.h"
 
+#include <optional>
 #include <thread>
 
 #include "absl/strings/str_cat.h"
@@ -154,6 +155,7 @@ class CoordinatorImpl : public Coordinator {
     sqlite.on_commit = [this](absl::Duration took) { metrics_.OnCommit(took); };
     ASSIGN_OR_RETURN(store_, OpenSqliteStore(std::move(sqlite)));
     ASSIGN_OR_RETURN(blobs_, OpenDirectoryBlobStore(options_.data_dir));
+    ASSIGN_OR_RETURN(page_tokens_, PageTokens::Open(options_.data_dir));
     return absl::OkStatus();
   }
 
@@ -168,6 +170,7 @@ class CoordinatorImpl : public Coordinator {
   void FillContext() {
     context_.authenticator = authenticator_.get();
     context_.refusals = &refusals_;
+    context_.page_tokens = &*page_tokens_;
     context_.uploads = &uploads_;
     context_.store = store_.get();
     context_.blobs = blobs_.get();
@@ -248,6 +251,7 @@ class CoordinatorImpl : public Coordinator {
   std::unique_ptr<Executor> blob_executor_;
   std::unique_ptr<Executor> session_executor_;
   RefusalLimit refusals_;
+  std::optional<PageTokens> page_tokens_;
   UploadRoom uploads_;
   Context context_;
   std::unique_ptr<ApiServer> api_;

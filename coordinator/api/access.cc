@@ -129,7 +129,8 @@ absl::StatusOr<v1::Tenant> Access::GetTenant(const Caller& caller,
 absl::StatusOr<v1::ListTenantsResponse> Access::ListTenants(const Caller& caller,
                                                             const v1::ListTenantsRequest& request) {
   ASSIGN_OR_RETURN(const int32_t size, CheckPageSize(request.page_size(), 100, 1000));
-  ASSIGN_OR_RETURN(const int64_t start, ParsePageToken(request.page_token(), "tenants", "", 0));
+  ASSIGN_OR_RETURN(const int64_t start,
+                   context_->page_tokens->Parse(request.page_token(), "tenants", "", 0));
   v1::ListTenantsResponse response;
   RETURN_IF_ERROR(context_->store->Read([&](ReadTxn& txn) -> absl::Status {
     ASSIGN_OR_RETURN(std::vector<TenantRecord> tenants, txn.ListTenants());
@@ -137,7 +138,8 @@ absl::StatusOr<v1::ListTenantsResponse> Access::ListTenants(const Caller& caller
     std::erase_if(tenants, [&](const TenantRecord& tenant) { return !caller.Sees(tenant.id); });
     for (auto i = static_cast<size_t>(start); i < tenants.size(); ++i) {
       if (response.tenants_size() == size) {
-        response.set_next_page_token(MakePageToken("tenants", "", static_cast<int64_t>(i)));
+        response.set_next_page_token(
+            context_->page_tokens->Make("tenants", "", static_cast<int64_t>(i)));
         break;
       }
       ASSIGN_OR_RETURN(*response.add_tenants(), Present(txn, tenants[i], held));
@@ -226,8 +228,9 @@ absl::StatusOr<v1::Token> Access::CreateToken(const Caller& caller,
 absl::StatusOr<v1::ListTokensResponse> Access::ListTokens(const Caller&,
                                                           const v1::ListTokensRequest& request) {
   ASSIGN_OR_RETURN(const int32_t size, CheckPageSize(request.page_size(), 100, 1000));
-  ASSIGN_OR_RETURN(const int64_t before,
-                   ParsePageToken(request.page_token(), "tokens", request.tenant(), INT64_MAX));
+  ASSIGN_OR_RETURN(
+      const int64_t before,
+      context_->page_tokens->Parse(request.page_token(), "tokens", request.tenant(), INT64_MAX));
   v1::ListTokensResponse response;
   RETURN_IF_ERROR(context_->store->Read([&](ReadTxn& txn) -> absl::Status {
     ASSIGN_OR_RETURN(const std::vector<TokenRecord> tokens, txn.ListTokens());
@@ -236,7 +239,8 @@ absl::StatusOr<v1::ListTokensResponse> Access::ListTokens(const Caller&,
       if (record.key >= before) continue;
       if (!request.tenant().empty() && token.tenant() != request.tenant()) continue;
       if (response.tokens_size() == size) {
-        response.set_next_page_token(MakePageToken("tokens", request.tenant(), record.key + 1));
+        response.set_next_page_token(
+            context_->page_tokens->Make("tokens", request.tenant(), record.key + 1));
         break;
       }
       *response.add_tokens() = token;
@@ -281,13 +285,14 @@ absl::StatusOr<v1::ListAuditEntriesResponse> Access::ListAuditEntries(
     const Caller&, const v1::ListAuditEntriesRequest& request) {
   ASSIGN_OR_RETURN(const int32_t size, CheckPageSize(request.page_size(), 100, 1000));
   ASSIGN_OR_RETURN(const int64_t before,
-                   ParsePageToken(request.page_token(), "audit", "", INT64_MAX));
+                   context_->page_tokens->Parse(request.page_token(), "audit", "", INT64_MAX));
   v1::ListAuditEntriesResponse response;
   RETURN_IF_ERROR(context_->store->Read([&](ReadTxn& txn) -> absl::Status {
     ASSIGN_OR_RETURN(const std::vector<v1::AuditEntry> entries, txn.ListAudit(before, size + 1));
     for (const v1::AuditEntry& entry : entries) {
       if (response.entries_size() == size) {
-        response.set_next_page_token(MakePageToken("audit", "", entry.sequence() + 1));
+        response.set_next_page_token(
+            context_->page_tokens->Make("audit", "", entry.sequence() + 1));
         break;
       }
       *response.add_entries() = entry;

@@ -84,13 +84,15 @@ absl::StatusOr<BaseRecord> ResolveBase(ReadTxn& txn, const std::string& name) {
 absl::StatusOr<v1::ListBasesResponse> Catalog::ListBases(const Caller&,
                                                          const v1::ListBasesRequest& request) {
   ASSIGN_OR_RETURN(const int32_t size, CheckPageSize(request.page_size(), 50, 1000));
-  ASSIGN_OR_RETURN(const int64_t start, ParsePageToken(request.page_token(), "bases", "", 0));
+  ASSIGN_OR_RETURN(const int64_t start,
+                   context_->page_tokens->Parse(request.page_token(), "bases", "", 0));
   v1::ListBasesResponse response;
   RETURN_IF_ERROR(context_->store->Read([&](ReadTxn& txn) -> absl::Status {
     ASSIGN_OR_RETURN(const std::vector<BaseRecord> bases, txn.ListBases());
     for (size_t i = static_cast<size_t>(start); i < bases.size(); ++i) {
       if (response.bases_size() == size) {
-        response.set_next_page_token(MakePageToken("bases", "", static_cast<int64_t>(i)));
+        response.set_next_page_token(
+            context_->page_tokens->Make("bases", "", static_cast<int64_t>(i)));
         break;
       }
       v1::Base* const base = response.add_bases();
@@ -122,8 +124,9 @@ absl::StatusOr<v1::ListCheckpointsResponse> Catalog::ListCheckpoints(
     const Caller& caller, const v1::ListCheckpointsRequest& request) {
   ASSIGN_OR_RETURN(const std::string id, ParseName(request.parent(), "jobs", "parent"));
   ASSIGN_OR_RETURN(const int32_t size, CheckPageSize(request.page_size(), 50, 1000));
-  ASSIGN_OR_RETURN(const int64_t before, ParsePageToken(request.page_token(), "checkpoints",
-                                                        request.parent(), INT64_MAX));
+  ASSIGN_OR_RETURN(const int64_t before,
+                   context_->page_tokens->Parse(request.page_token(), "checkpoints",
+                                                request.parent(), INT64_MAX));
   v1::ListCheckpointsResponse response;
   RETURN_IF_ERROR(context_->store->Read([&](ReadTxn& txn) -> absl::Status {
     ASSIGN_OR_RETURN(const JobRecord job, GetOwnJob(txn, caller, {id}));
@@ -131,8 +134,8 @@ absl::StatusOr<v1::ListCheckpointsResponse> Catalog::ListCheckpoints(
                      txn.ListCheckpoints(job, before, size + 1));
     for (const CheckpointRecord& record : list) {
       if (response.checkpoints_size() == size) {
-        response.set_next_page_token(
-            MakePageToken("checkpoints", request.parent(), record.checkpoint.step() + 1));
+        response.set_next_page_token(context_->page_tokens->Make("checkpoints", request.parent(),
+                                                                 record.checkpoint.step() + 1));
         break;
       }
       *response.add_checkpoints() = record.checkpoint;
@@ -150,13 +153,13 @@ absl::StatusOr<v1::ListAdaptersResponse> Catalog::ListAdapters(
   query.tenant = caller.Listed();
   query.terms.push_back({JobFilterTerm::Field::kState, "", "SUCCEEDED", false});
   ASSIGN_OR_RETURN(query.before_key,
-                   ParsePageToken(request.page_token(), "adapters", "", INT64_MAX));
+                   context_->page_tokens->Parse(request.page_token(), "adapters", "", INT64_MAX));
   v1::ListAdaptersResponse response;
   RETURN_IF_ERROR(context_->store->Read([&](ReadTxn& txn) -> absl::Status {
     ASSIGN_OR_RETURN(const std::vector<JobRecord> jobs, txn.ListJobs(query));
     for (const JobRecord& job : jobs) {
       if (response.adapters_size() == size) {
-        response.set_next_page_token(MakePageToken("adapters", "", job.key + 1));
+        response.set_next_page_token(context_->page_tokens->Make("adapters", "", job.key + 1));
         break;
       }
       *response.add_adapters() = job.job.adapter();

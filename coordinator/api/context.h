@@ -5,6 +5,7 @@
 #include "common/clock.h"
 #include "coordinator/access/authenticator.h"
 #include "coordinator/api/dataset_validation.h"
+#include "coordinator/api/page_tokens.h"
 #include "coordinator/api/refusal_limit.h"
 #include "coordinator/api/upload_room.h"
 #include "coordinator/blobs/blob_store.h"
@@ -40,6 +41,7 @@ struct Context {
   RpcObserver* observer = nullptr;
   Authenticator* authenticator = nullptr;
   RefusalLimit* refusals = nullptr;
+  const PageTokens* page_tokens = nullptr;
   UploadRoom* uploads = nullptr;
 };
 

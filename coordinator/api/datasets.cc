@@ -167,7 +167,7 @@ absl::StatusOr<v1::ListDatasetsResponse> Datasets::List(const Caller& caller,
                                                         const v1::ListDatasetsRequest& request) {
   ASSIGN_OR_RETURN(const int32_t size, CheckPageSize(request.page_size(), 50, 1000));
   ASSIGN_OR_RETURN(const int64_t before,
-                   ParsePageToken(request.page_token(), "datasets", "", INT64_MAX));
+                   context_->page_tokens->Parse(request.page_token(), "datasets", "", INT64_MAX));
   v1::ListDatasetsResponse response;
   RETURN_IF_ERROR(context_->store->Read([&](ReadTxn& txn) -> absl::Status {
     ASSIGN_OR_RETURN(const std::vector<DatasetRecord> records,
@@ -175,7 +175,7 @@ absl::StatusOr<v1::ListDatasetsResponse> Datasets::List(const Caller& caller,
     for (const DatasetRecord& record : records) {
       if (response.datasets_size() == size) {
         // One more is there than was asked for: it begins the next page.
-        response.set_next_page_token(MakePageToken("datasets", "", record.key + 1));
+        response.set_next_page_token(context_->page_tokens->Make("datasets", "", record.key + 1));
         break;
       }
       *response.add_datasets() = Shown(record);

@@ -1,6 +1,7 @@
 #include "coordinator/api/jobs.h"
 
 #include "absl/strings/str_cat.h"
+#include "common/sha256.h"
 #include "common/status.h"
 #include "coordinator/api/audit.h"
 #include "coordinator/api/catalog.h"
@@ -50,11 +51,40 @@ absl::Status FindDataset(ReadTxn& txn, const Caller& caller, const std::string& 
   return absl::OkStatus();
 }
 
+// Whether the oldest come first. Errors: kInvalidArgument.
+absl::StatusOr<bool> ParseJobOrder(std::string_view order_by) {
+  if (order_by.empty() || order_by == "create_time desc") return false;
+  if (order_by == "create_time") return true;
+  Violations violations;
+  violations.Add("order_by", "must be \"create_time\" or \"create_time desc\"");
+  return violations.ToStatus();
+}
+
+// Where a page of a timeline begins.
+struct TimelineStart {
+  int64_t after = 0;
+  std::string bound_to;  // of its page tokens
+};
+
+template <typename Request>
+absl::StatusOr<TimelineStart> StartOf(const Request& request, std::string_view list,
+                                      const PageTokens& tokens) {
+  Violations violations;
+  violations.Require(request.after_sequence() >= 0, "after_sequence", "must be 0 or more");
+  RETURN_IF_ERROR(violations.ToStatus());
+  TimelineStart start;
+  start.bound_to = absl::StrCat(request.parent(), "\n", request.after_sequence());
+  ASSIGN_OR_RETURN(start.after, tokens.Parse(request.page_token(), list, start.bound_to,
+                                             request.after_sequence()));
+  return start;
+}
+
 }  // namespace
 
 v1::Job Jobs::Present(const JobRecord& record) {
   v1::Job job = record.job;
-  job.set_etag(absl::StrCat(record.key, "-", record.version));
+  // Of the id, not of the row, whose number would tell how many jobs others make.
+  job.set_etag(Sha256Hex(absl::StrCat(record.id.value, "\n", record.version)).substr(0, 16));
   job.set_tenant(absl::StrCat("tenants/", record.tenant.value));
   job.clear_waiting();
   if (job.state() == v1::QUEUED) {
@@ -224,8 +254,11 @@ absl::StatusOr<v1::ListJobsResponse> Jobs::List(const Caller& caller,
   JobQuery query;
   ASSIGN_OR_RETURN(const int32_t size, CheckPageSize(request.page_size(), 50, 1000));
   ASSIGN_OR_RETURN(query.terms, ParseJobFilter(request.filter()));
-  ASSIGN_OR_RETURN(query.before_key,
-                   ParsePageToken(request.page_token(), "jobs", request.filter(), INT64_MAX));
+  ASSIGN_OR_RETURN(query.oldest_first, ParseJobOrder(request.order_by()));
+  const std::string_view list = query.oldest_first ? "jobs, oldest first" : "jobs";
+  int64_t& bound = query.oldest_first ? query.after_key : query.before_key;
+  ASSIGN_OR_RETURN(
+      bound, context_->page_tokens->Parse(request.page_token(), list, request.filter(), bound));
   query.limit = size + 1;
   query.tenant = caller.Listed();
   std::vector<JobRecord> records;
@@ -239,7 +272,9 @@ absl::StatusOr<v1::ListJobsResponse> Jobs::List(const Caller& caller,
     // Jobs with long samples make shorter pages: a message has its limit.
     bytes += record.job.ByteSizeLong();
     if (response.jobs_size() == size || (bytes > kMostPageBytes && response.jobs_size() > 0)) {
-      response.set_next_page_token(MakePageToken("jobs", request.filter(), record.key + 1));
+      // This one begins the next page.
+      const int64_t next = query.oldest_first ? record.key - 1 : record.key + 1;
+      response.set_next_page_token(context_->page_tokens->Make(list, request.filter(), next));
       break;
     }
     *response.add_jobs() = Present(record);
@@ -311,17 +346,16 @@ absl::StatusOr<v1::ListMetricsResponse> Jobs::ListMetrics(const Caller& caller,
                                                           const v1::ListMetricsRequest& request) {
   ASSIGN_OR_RETURN(const std::string id, ParseName(request.parent(), "jobs", "parent"));
   ASSIGN_OR_RETURN(const int32_t size, CheckPageSize(request.page_size(), 1000, 10'000));
-  ASSIGN_OR_RETURN(const int64_t after,
-                   ParsePageToken(request.page_token(), "metrics", request.parent(), 0));
+  ASSIGN_OR_RETURN(const TimelineStart start, StartOf(request, "metrics", *context_->page_tokens));
   v1::ListMetricsResponse response;
   RETURN_IF_ERROR(context_->store->Read([&](ReadTxn& txn) -> absl::Status {
     ASSIGN_OR_RETURN(const JobRecord record, GetOwnJob(txn, caller, {id}));
     ASSIGN_OR_RETURN(std::vector<TimelineItem> items,
-                     txn.ReadTimeline(record, after, TimelineKind::kMetrics, size + 1));
+                     txn.ReadTimeline(record, start.after, TimelineKind::kMetrics, size + 1));
     for (TimelineItem& item : items) {
       if (response.metrics_size() == size) {
-        response.set_next_page_token(
-            MakePageToken("metrics", request.parent(), response.metrics(size - 1).sequence()));
+        response.set_next_page_token(context_->page_tokens->Make(
+            "metrics", start.bound_to, response.metrics(size - 1).sequence()));
         break;
       }
       *response.add_metrics() = std::get<v1::StepMetrics>(std::move(item));
@@ -335,17 +369,16 @@ absl::StatusOr<v1::ListEventsResponse> Jobs::ListEvents(const Caller& caller,
                                                         const v1::ListEventsRequest& request) {
   ASSIGN_OR_RETURN(const std::string id, ParseName(request.parent(), "jobs", "parent"));
   ASSIGN_OR_RETURN(const int32_t size, CheckPageSize(request.page_size(), 1000, 10'000));
-  ASSIGN_OR_RETURN(const int64_t after,
-                   ParsePageToken(request.page_token(), "events", request.parent(), 0));
+  ASSIGN_OR_RETURN(const TimelineStart start, StartOf(request, "events", *context_->page_tokens));
   v1::ListEventsResponse response;
   RETURN_IF_ERROR(context_->store->Read([&](ReadTxn& txn) -> absl::Status {
     ASSIGN_OR_RETURN(const JobRecord record, GetOwnJob(txn, caller, {id}));
     ASSIGN_OR_RETURN(std::vector<TimelineItem> items,
-                     txn.ReadTimeline(record, after, TimelineKind::kEvents, size + 1));
+                     txn.ReadTimeline(record, start.after, TimelineKind::kEvents, size + 1));
     for (TimelineItem& item : items) {
       if (response.events_size() == size) {
-        response.set_next_page_token(
-            MakePageToken("events", request.parent(), response.events(size - 1).sequence()));
+        response.set_next_page_token(context_->page_tokens->Make(
+            "events", start.bound_to, response.events(size - 1).sequence()));
         break;
       }
       *response.add_events() = std::get<v1::JobEvent>(std::move(item));

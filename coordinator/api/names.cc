@@ -7,7 +7,6 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
 #include "absl/strings/string_view.h"
-#include "common/sha256.h"
 #include "common/status.h"
 #include "coordinator/api/errors.h"
 
@@ -23,11 +22,6 @@ absl::Status Bad(std::string_view field, std::string_view description) {
 }
 
 bool IsId(absl::string_view id) { return !id.empty() && id.size() <= 128; }
-
-// Ties a token to what it continues, so that one of another list is refused.
-std::string Seal(std::string_view list, std::string_view filter, int64_t position) {
-  return Sha256Hex(absl::StrCat(View(list), "\n", View(filter), "\n", position)).substr(0, 16);
-}
 
 }  // namespace
 
@@ -58,26 +52,6 @@ absl::StatusOr<AdapterName> ParseAdapterName(std::string_view name, std::string_
     return out;
   }
   return Bad(field, "must have the form jobs/ID/adapter, jobs/ID/checkpoints/STEP or uploads/ID");
-}
-
-std::string MakePageToken(std::string_view list, std::string_view filter, int64_t position) {
-  return absl::WebSafeBase64Escape(absl::StrCat(position, ".", Seal(list, filter, position)));
-}
-
-absl::StatusOr<int64_t> ParsePageToken(std::string_view token, std::string_view list,
-                                       std::string_view filter, int64_t first) {
-  if (token.empty()) return first;
-  std::string text;
-  int64_t position = 0;
-  if (token.size() <= 200 && absl::WebSafeBase64Unescape(View(token), &text)) {
-    const std::vector<std::string> parts = absl::StrSplit(text, '.');
-    if (parts.size() == 2 && absl::SimpleAtoi(parts[0], &position) &&
-        parts[1] == Seal(list, filter, position)) {
-      return position;
-    }
-  }
-  return Bad("page_token",
-             "is not the next_page_token of a page of this list with the same filter");
 }
 
 absl::StatusOr<int32_t> CheckPageSize(int32_t size, int32_t normal, int32_t most) {

@@ -1,4 +1,4 @@
-// Resource names ("jobs/ID") and page tokens.
+// Resource names ("jobs/ID") and page sizes.
 #pragma once
 
 #include <cstdint>
@@ -20,13 +20,6 @@ struct AdapterName {
   int64_t step = -1;   // of a checkpoint; -1 for the final adapter
 };
 absl::StatusOr<AdapterName> ParseAdapterName(std::string_view name, std::string_view field);
-
-// Where a list goes on. Opaque to clients, and bound to the list and its filter.
-std::string MakePageToken(std::string_view list, std::string_view filter, int64_t position);
-// `first` for an empty token. Errors: kInvalidArgument for one not made by
-// MakePageToken for the same list and filter.
-absl::StatusOr<int64_t> ParsePageToken(std::string_view token, std::string_view list,
-                                       std::string_view filter, int64_t first);
 
 // A page size of a request: 0 is `normal`. Errors: kInvalidArgument when it is
 // negative or over `most`.

@@ -12,13 +12,13 @@ namespace {
 
 // Hands the page of `all` that the request asks for to add(item); the next page's token.
 template <typename Request, typename Item, typename Add>
-absl::StatusOr<std::string> Page(const Request& request, std::string_view list,
-                                 const std::vector<Item>& all, Add add) {
+absl::StatusOr<std::string> Page(const PageTokens& tokens, const Request& request,
+                                 std::string_view list, const std::vector<Item>& all, Add add) {
   ASSIGN_OR_RETURN(const int32_t size, CheckPageSize(request.page_size(), 100, 1000));
-  ASSIGN_OR_RETURN(const int64_t start, ParsePageToken(request.page_token(), list, "", 0));
+  ASSIGN_OR_RETURN(const int64_t start, tokens.Parse(request.page_token(), list, "", 0));
   auto at = static_cast<size_t>(start);
   for (int32_t n = 0; at < all.size() && n < size; ++n) add(all[at++]);
-  return at < all.size() ? MakePageToken(list, "", static_cast<int64_t>(at)) : std::string();
+  return at < all.size() ? tokens.Make(list, "", static_cast<int64_t>(at)) : std::string();
 }
 
 }  // namespace
@@ -27,7 +27,7 @@ absl::StatusOr<v1::ListWorkersResponse> Workers::List(const Caller&,
                                                       const v1::ListWorkersRequest& request) {
   v1::ListWorkersResponse response;
   ASSIGN_OR_RETURN(*response.mutable_next_page_token(),
-                   Page(request, "workers", context_->fleet->ListWorkers(),
+                   Page(*context_->page_tokens, request, "workers", context_->fleet->ListWorkers(),
                         [&](const v1::Worker& worker) { *response.add_workers() = worker; }));
   return response;
 }
@@ -36,7 +36,7 @@ absl::StatusOr<v1::ListGroupsResponse> Workers::ListGroups(const Caller& caller,
                                                            const v1::ListGroupsRequest& request) {
   v1::ListGroupsResponse response;
   ASSIGN_OR_RETURN(*response.mutable_next_page_token(),
-                   Page(request, "groups", context_->fleet->ListGroups(),
+                   Page(*context_->page_tokens, request, "groups", context_->fleet->ListGroups(),
                         [&](const v1::Group& group) { *response.add_groups() = group; }));
   RETURN_IF_ERROR(context_->store->Read([&](ReadTxn& txn) -> absl::Status {
     for (v1::Group& group : *response.mutable_groups()) {

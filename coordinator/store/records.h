@@ -177,8 +177,12 @@ struct JobQuery {
   TenantId tenant{};
   // All must hold.
   std::vector<JobFilterTerm> terms;
-  // Only jobs whose key is smaller; newest first.
+  // Only jobs whose key is smaller.
   int64_t before_key = INT64_MAX;
+  // Only jobs whose key is larger.
+  int64_t after_key = 0;
+  // Else newest first.
+  bool oldest_first = false;
   int32_t limit = 50;
 };
 

@@ -124,8 +124,8 @@ absl::StatusOr<JobRecord> SqlTxn::GetJob(const JobId& id) {
 absl::StatusOr<std::vector<JobRecord>> SqlTxn::ListJobs(const JobQuery& query) {
   return SqlGuard("listing jobs", [&] {
     std::vector<std::string> texts;
-    std::vector<long long> numbers = {query.before_key, query.limit};
-    std::string where = "WHERE key < :n0";
+    std::vector<long long> numbers = {query.before_key, query.after_key, query.limit};
+    std::string where = "WHERE key < :n0 AND key > :n1";
     if (!query.tenant.empty()) {
       texts.push_back(query.tenant.value);
       absl::StrAppend(&where, " AND tenant = :t0");
@@ -133,7 +133,8 @@ absl::StatusOr<std::vector<JobRecord>> SqlTxn::ListJobs(const JobQuery& query) {
     for (const JobFilterTerm& term : query.terms) {
       absl::StrAppend(&where, " AND ", TermSql(term, texts, numbers));
     }
-    return SelectJobs(absl::StrCat(where, " ORDER BY key DESC LIMIT :n1"), texts, numbers);
+    absl::StrAppend(&where, " ORDER BY key", query.oldest_first ? "" : " DESC", " LIMIT :n2");
+    return SelectJobs(where, texts, numbers);
   });
 }
 
@@ -161,19 +162,21 @@ absl::StatusOr<std::vector<TimelineItem>> SqlTxn::ReadTimeline(const JobRecord& 
                                                                int64_t after_sequence,
                                                                TimelineKind kind, int32_t limit) {
   return SqlGuard("reading a timeline", [&]() -> absl::StatusOr<std::vector<TimelineItem>> {
-    const char* const which = kind == TimelineKind::kAll      ? ""
-                              : kind == TimelineKind::kEvents ? " AND step IS NULL"
-                                                              : " AND step IS NOT NULL";
+    // Events are few among many figures, and have no step: with the plus they are found by that,
+    // not by their sequence, which would read all figures that came since.
+    const char* const which = kind == TimelineKind::kAll ? "sequence > :s"
+                              : kind == TimelineKind::kEvents
+                                  ? "+sequence > :s AND step IS NULL"
+                                  : "sequence > :s AND step IS NOT NULL";
     const long long key = job.key, after = after_sequence, most = limit;
     long long sequence = 0, step = 0;
     soci::indicator has_step = soci::i_null;
     std::string body;
-    soci::statement st =
-        (sql_.prepare << absl::StrCat(
-             "SELECT sequence, step, body FROM timeline WHERE job_key = :k AND sequence > :s",
-             which, " ORDER BY sequence LIMIT :l"),
-         soci::use(key), soci::use(after), soci::use(most), soci::into(sequence),
-         soci::into(step, has_step), soci::into(body));
+    soci::statement st = (sql_.prepare << absl::StrCat(
+                              "SELECT sequence, step, body FROM timeline WHERE job_key = :k AND ",
+                              which, " ORDER BY sequence LIMIT :l"),
+                          soci::use(key), soci::use(after), soci::use(most), soci::into(sequence),
+                          soci::into(step, has_step), soci::into(body));
     st.execute();
     std::vector<TimelineItem> items;
     while (st.fetch()) {

@@ -30,7 +30,7 @@ class ReadTxn {
 
   // Errors: kNotFound.
   virtual absl::StatusOr<JobRecord> GetJob(const JobId& id) = 0;
-  // Newest first.
+  // In the query's order.
   virtual absl::StatusOr<std::vector<JobRecord>> ListJobs(const JobQuery& query) = 0;
   // All jobs that have not ended, oldest first: what the scheduler looks at.
   virtual absl::StatusOr<std::vector<JobRecord>> ListActiveJobs() = 0;

@@ -186,6 +186,12 @@ TEST_F(StoreContractTest, ListsByFilterNewestFirstInPages) {
     using Field = JobFilterTerm::Field;
     EXPECT_EQ(ids({}), "43210");
     EXPECT_EQ(ids({.terms = {}, .before_key = 4, .limit = 2}), "21");
+    EXPECT_EQ(ids({.terms = {}, .oldest_first = true}), "01234");
+    EXPECT_EQ(ids({.terms = {}, .after_key = 2, .oldest_first = true, .limit = 2}), "23");
+    EXPECT_EQ(ids({.terms = {{Field::kState, "", "QUEUED", false}},
+                   .after_key = 1,
+                   .oldest_first = true}),
+              "123");
     EXPECT_EQ(ids({.terms = {{Field::kDisplayName, "", "even", false}}}), "420");
     EXPECT_EQ(ids({.terms = {{Field::kDisplayName, "", "even", true}}}), "31");
     EXPECT_EQ(ids({.terms = {{Field::kState, "", "PAUSED", false}}}), "4");

@@ -15,7 +15,7 @@ import urllib.request
 from service import wait_until
 
 ELEMENT = "element-6066-11e4-a52e-4f735466cecf"
-KEYS = {"Tab": "\ue004", "Enter": "\ue007", "Escape": "\ue00c", "Space": " ", "Left": "\ue012", "Right": "\ue014",
+KEYS = {"Tab": "\ue004", "Enter": "\ue007", "Escape": "\ue00c", "Space": " ", "Left": "\ue012", "Right": "\ue014", "Backspace": "\ue003",
         "Shift": "\ue008"}
 
 
@@ -28,9 +28,9 @@ class WebDriverError(Exception):
 
 
 class Browser:
-    """One window."""
+    """One window. `flags` are more of Chromium's."""
 
-    def __init__(self, width=1280, height=900):
+    def __init__(self, width=1280, height=900, flags=()):
         self.dir = tempfile.mkdtemp(prefix="tundra-chromium-")
         self.url, self.session = None, None
         # The port that it finds free may be taken by the time it binds it.
@@ -40,7 +40,7 @@ class Browser:
         options = {"binary": shutil.which("chromium"),
                    "args": ["--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage",
                             "--no-first-run", "--disable-extensions", "--disable-background-networking",
-                            f"--user-data-dir={self.dir}/profile", f"--window-size={width},{height}"],
+                            f"--user-data-dir={self.dir}/profile", f"--window-size={width},{height}", *flags],
                    "prefs": {"download.default_directory": self.dir, "download.prompt_for_download": False}}
         capabilities = {"browserName": "chrome", "goog:chromeOptions": options, "goog:loggingPrefs": {"browser": "ALL"}}
         try:
@@ -120,6 +120,12 @@ class Browser:
 
     def type(self, selector, text):
         self.command("POST", f"/element/{self.element(selector)}/value", {"text": text})
+
+    def retype(self, selector, text):
+        """The text instead of what is there."""
+        self.run("const field = document.querySelector(arguments[0]); field.value = ''; field.focus()", selector)
+        if text:
+            self.type(selector, text)
 
     def press(self, *names):
         """Keys to where the focus is; Shift holds for those behind it."""

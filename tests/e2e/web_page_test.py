@@ -1,117 +1,18 @@
 #!/usr/bin/env python3
 """The web page in a real browser, against a real service: what it shows, what can be done with it, by mouse and by keys
 alone, light and dark, wide and narrow; that it breaks no rule of its own policy or of accessibility; and that it lives
-through the loss of the service.
-
-Needs Debian's chromium and chromium-driver; skipped where they are not installed. TUNDRA_SCREENSHOTS=DIR keeps
-pictures of all states.
+through the loss of the service. What admins do with it is in web_admin_test.py.
 """
 
+import csv
 import hashlib
 import json
 import os
-import re
-import sys
+import shlex
 import unittest
-import urllib.request
 
-import browser
 import service as e2e
-
-if not browser.is_installed():
-    print("skipped: chromium and chromedriver are not installed; apt-get install chromium chromium-driver")
-    sys.exit(77)
-
-with open(os.path.join(e2e.SOURCE, "tests/e2e/page_rules.js"), encoding="utf-8") as rules_file:
-    RULES = rules_file.read()
-SHOTS = os.environ.get("TUNDRA_SCREENSHOTS")
-SAMPLES = "eval: {every_steps: 3, samples: [\"Where is my parcel?\"]}\nlabels: {team: search}\n"
-
-
-class InBrowser(unittest.TestCase):
-    """A service and a browser of its own for each class."""
-
-    JOBS = {}
-
-    @classmethod
-    def setUpClass(cls):
-        cls.service = e2e.Service().start_coordinator("--heartbeat-seconds", "0.2", "--lease-seconds", "3")
-        try:
-            cls.service.start_worker(devices=2, threads=1)
-            cls.jobs = {name: cls.submit(name, rate=rate, wait=True) for name, rate in cls.JOBS.items()}
-            cls.browser = browser.Browser()
-            with open(cls.service.tokens["admin"], encoding="utf-8") as file:
-                cls.token = file.read().strip()
-            with urllib.request.urlopen(f"http://127.0.0.1:{cls.service.web}/", timeout=60) as answer:
-                cls.asset = re.search(r'href="(/assets/[^"]*\.css)"', answer.read().decode()).group(1)
-        except BaseException:
-            cls.service.__exit__(*sys.exc_info())
-            raise
-
-    @classmethod
-    def tearDownClass(cls):
-        cls.browser.close()
-        cls.service.__exit__(None)
-
-    def setUp(self):
-        self.page = self.browser
-        self.page.resize(1280)
-        self.page.prefer(prefers_color_scheme="light")
-        self.page.open("about:blank")
-        self.page.complaints()
-
-    # ---- Helpers ----
-
-    @classmethod
-    def submit(cls, name, rate="2e-3", steps=12, devices=2, wait=False, every=4):
-        path = e2e.write_job(cls.service.dir, devices=devices, max_steps=steps, every_steps=every, name=name, extra=SAMPLES)
-        with open(path, encoding="utf-8") as file:
-            text = file.read().replace("learning_rate: 2e-3", f"learning_rate: {rate}")
-        with open(path, "w", encoding="utf-8") as file:
-            file.write(text)
-        job = cls.service.submit(path)
-        if wait:
-            cls.service.succeed(job)
-        return job
-
-    def call(self, method, request, headers=None):
-        made = urllib.request.Request(f"http://127.0.0.1:{self.service.web}/tundra.v1.{method}",
-                                      data=json.dumps(request).encode(),
-                                      headers={"Content-Type": "application/json",
-                                               "Authorization": f"Bearer {self.token}", **(headers or {})})
-        with urllib.request.urlopen(made, timeout=60) as answer:
-            return json.load(answer)
-
-    def broken_rules(self):
-        """Rules of accessibility that the page breaks, once nothing moves: colours on their way are neither."""
-        self.page.wait("return document.getAnimations().every((one) => one.playState !== 'running')", "nothing moves")
-        return self.page.run(RULES)
-
-    def go(self, route):
-        """Opens the page, signed in: the token is put where the page keeps it, from a file of the same origin."""
-        self.page.open(f"http://localhost:{self.service.web}{self.asset}")
-        self.page.run("sessionStorage.setItem('tundra.token', arguments[0])", self.token)
-        self.page.open(f"http://localhost:{self.service.web}/{route}")
-
-    def live(self, route, text):
-        self.go(route)
-        self.page.wait_text(text)
-        self.page.wait("return document.querySelector('#link')?.dataset.link === 'live'", "the page is live")
-
-    def shot(self, name):
-        if SHOTS:
-            self.page.screenshot(os.path.join(SHOTS, name + ".png"))
-
-    def assert_no_complaints(self, *expected):
-        """No fault of a script and no breach of the policy; a refused request is logged by the browser itself."""
-        rest = [line for line in self.page.complaints() if not any(word in line for word in expected)]
-        self.assertEqual(rest, [])
-
-    def lines_of(self, chart):
-        """Of the chart's lines: what a screen reader is told."""
-        return self.page.run("const all = [...document.querySelectorAll('.chart')];"
-                             "return all.find((one) => one.querySelector('h3').textContent === arguments[0])"
-                             ".querySelector('svg').getAttribute('aria-label')", chart)
+from web_page import RULES, InBrowser
 
 
 class WebPage(InBrowser):
@@ -190,13 +91,6 @@ class WebPage(InBrowser):
         self.assert_no_complaints(f"GetJob - Failed to load resource: the server responded with a status of 404",
                                   "ListMetrics - Failed", "ListEvents - Failed", "ListCheckpoints - Failed")
 
-    def act(self, action, question):
-        self.page.wait("return document.querySelector(`[data-action=${arguments[0]}]`)", f"{action} is offered", action)
-        self.page.click(f"[data-action={action}]")
-        self.page.wait_text(question, "dialog")
-        self.page.click("dialog .yes")
-        self.page.wait("return !document.querySelector('dialog')", "the question is answered")
-
     def test_curves_have_the_real_figures(self):
         self.live(f"#/jobs/{self.done}", "first")
         self.page.wait("return document.querySelectorAll('.chart path.line').length >= 5", "curves are drawn")
@@ -244,14 +138,6 @@ class WebPage(InBrowser):
         self.assertIn(job["samples"][0]["after"].strip()[:20], text)
         self.assert_no_complaints()
 
-    def module(self, name, expression):
-        """The value of a JavaScript expression over `m`, a module of the page."""
-        source = self.page.run("return [...document.querySelectorAll('link[rel=modulepreload]')].map((link) => link.href)"
-                               ".find((url) => url.endsWith('/' + arguments[0]))", name)
-        return self.page.command("POST", "/execute/async", {
-            "script": f"const done = arguments[arguments.length - 1]; import(arguments[0]).then((m) => done({expression}))",
-            "args": [source]})
-
     def test_what_is_drawn_and_said_follows_from_the_figures(self):
         self.live("", "first")
         # Smoothing: weights of (1 - w) w^k over the values so far, made to add up to 1.
@@ -276,11 +162,145 @@ class WebPage(InBrowser):
         self.assertEqual(self.module("scale.js", "[0, 3, 3.4, 3.6, 99].map((x) => m.nearest([1, 2, 3, 4], x))"), [0, 2, 2, 3, 3])
         for expression, text in (("m.figure(0.18214)", "0.1821"), ("m.figure(NaN)", "–"), ("m.figure(6.52e-7)", "6.52e−7"),
                                  ("m.figure(1234567)", "1.23e6"), ("m.loss(0.196)", "0.1960"), ("m.bytes('443000')", "443 kB"),
+                                 ("String(m.parseBytes('1.5 gb'))", "1500000000"), ("String(m.parseBytes('lots'))", "NaN"),
+                                 ("m.exactBytes('1500000000')", "1500 MB"), ("m.exactBytes('1000001')", "1000001 B"),
                                  ("m.duration(3725)", "1 h 2 min"), ("m.duration(65)", "1 min 5 s"), ("m.short(1967808)", "1.97M"),
                                  ("m.age('2026-01-01T00:00:00Z', Date.parse('2026-01-01T02:30:00Z'))", "2 h ago"),
                                  ("m.yaml({lora: {useRslora: false, targetModules: ['q_proj', 'v_proj']}, lrScheduler: 'COSINE'})",
                                   "lora:\n  use_rslora: false\n  target_modules: [q_proj, v_proj]\nlr_scheduler: cosine")):
             self.assertEqual(self.module("format.js", expression), text, expression)
+
+    def test_only_new_figures_are_asked_for(self):
+        job = self.submit("grows", steps=40, every=20)
+        self.live(f"#/jobs/{job}", "grows")
+        self.page.wait("return document.querySelectorAll('.chart path.line').length >= 4", "curves are drawn")
+        self.spy()
+        self.page.wait("return document.querySelector('.title-line .state').dataset.state === 'SUCCEEDED'", "it has ended", timeout=240)
+        self.page.wait_text("Succeeded after 40 steps", ".events")
+        self.page.wait("return window.calls.every((call) => call[2] !== null)", "all answers are there")
+        calls = self.page.run("return window.calls")
+        for method, field in (("JobService/ListMetrics", "metrics"), ("JobService/ListEvents", "events")):
+            seen = []
+            for _, request, text in (call for call in calls if call[0] == method):
+                self.assertGreater(int(request["afterSequence"]), max(seen, default=0) - 1, "behind what was seen")
+                seen += [int(item["sequence"]) for item in json.loads(text).get(field, [])]
+            self.assertEqual(seen, sorted(set(seen)), f"no item of {field} comes twice")
+        metrics = self.service.metrics(job)
+        self.assertIn(f"to {metrics[-1]['train_loss']:.4g} at step 40", self.lines_of("Loss"))
+        drawn = self.page.run("""const chart = [...document.querySelectorAll('.chart')].find((one) => one.querySelector('h3').textContent === 'Gradient norm');
+            return chart.querySelector('path.line').getAttribute('d').split(/[ML]/).filter(Boolean).length""")
+        self.assertEqual(drawn, 40, "and none is missed")
+        self.assert_no_complaints()
+
+    def test_nobody_who_does_not_look_asks(self):
+        """The loop that all views run in: rests while the tab is hidden, and slows down while the service fails."""
+        self.live("", "first")
+        count = """(async () => {
+            let asked = 0;
+            const wait = (ms) => new Promise((resolve) => { setTimeout(resolve, ms); });
+            const hide = (hidden) => {
+              Object.defineProperty(document, 'hidden', {value: hidden, configurable: true});
+              document.dispatchEvent(new Event('visibilitychange'));
+            };
+            const poller = new m.Poller(async () => { asked += 1; %s }, () => {}, 20);
+            poller.now();
+            await wait(600);
+            const seen = asked;
+            hide(true);
+            await wait(100);
+            const before = asked;
+            await wait(500);
+            const hidden = asked - before;
+            hide(false);
+            await wait(100);
+            poller.stop();
+            return [seen, hidden, asked - before - hidden];
+          })().then(done)"""
+        seen, hidden, again = self.count_polls(count % "")
+        self.assertGreater(seen, 10)
+        self.assertEqual(hidden, 0, "a hidden tab asks nothing")
+        self.assertGreaterEqual(again, 1, "and at once when it is seen again")
+        failing, _, _ = self.count_polls(count % "throw new Error('away');")
+        self.assertLessEqual(failing, 6, "20, 40, 80, 160, 320 ms")
+
+    def count_polls(self, script):
+        source = self.page.run("return [...document.querySelectorAll('link[rel=modulepreload]')].map((link) => link.href)"
+                               ".find((url) => url.endsWith('/poll.js'))")
+        return self.page.command("POST", "/execute/async", {
+            "script": f"const done = arguments[arguments.length - 1]; import(arguments[0]).then((m) => {{ {script} }})",
+            "args": [source]})
+
+    def test_finds_jobs_by_terms_and_says_what_is_wrong_with_one(self):
+        self.live("", "second")
+        self.page.click("a.chip")
+        self.page.wait("return document.querySelector('input[type=search]').value === 'labels.team = \"search\"'", "a label is a filter")
+        self.page.wait("return document.querySelectorAll('tbody tr').length >= 2", "both jobs have it")
+        self.page.retype("input[type=search]", "display_name = first")
+        self.page.wait("return document.querySelectorAll('tbody tr').length === 1", "one is called so")
+        self.page.retype("input[type=search]", "state = ASLEEP")
+        self.page.wait_text("expected a state such as QUEUED", ".fault")
+        self.assertEqual(self.page.run("return document.querySelector('input[type=search]').getAttribute('aria-invalid')"), "true")
+        self.assertEqual(self.broken_rules(), [])
+        self.shot("jobs-bad-filter")
+        self.page.retype("input[type=search]", "")
+        self.page.press("Backspace")
+        self.page.run("document.querySelector('input[type=search]').dispatchEvent(new Event('input'))")
+        self.page.wait("return !document.querySelector('.fault').textContent", "the fault is gone")
+        # From an address as well.
+        self.live("#/jobs?q=state+%3D+ASLEEP", "expected a state such as QUEUED")
+        self.page.wait_text("No job fits the filter")
+        self.assert_no_complaints("status of 400")
+
+    def test_gives_away_figures_and_commands(self):
+        self.live(f"#/jobs/{self.done}", "first")
+        self.page.wait_text("train.jsonl", ".facts")
+        self.page.devtools("Browser.setDownloadBehavior", behavior="allow", downloadPath=self.page.dir)
+        self.page.wait("return !document.querySelector('button[aria-label=\"Download all figures as CSV\"]').disabled", "there are figures")
+        self.page.click("button[aria-label='Download all figures as CSV']")
+        path = os.path.join(self.page.dir, f"{self.done}.csv")
+        e2e.wait_until(lambda: os.path.exists(path), "the file is there")
+        with open(path, newline="", encoding="utf-8") as file:
+            rows = [row for row in csv.DictReader(file) if row["train_loss"]]
+        metrics = [row for row in self.service.metrics(self.done) if int(row.get("step", 0)) > 0]
+        self.assertEqual([float(row["train_loss"]) for row in rows], [row["train_loss"] for row in metrics])
+        # The commands that the page gives are those that work.
+        commands = self.page.run("return [...document.querySelectorAll('.commands code')].map((code) => code.textContent)")
+        self.assertEqual(len(commands), 2)
+        for command in commands:
+            words = shlex.split(command.replace("my-adapter", os.path.join(self.service.dir, "my-adapter")))
+            self.assertEqual(words[0], "tundra")
+            self.service.ok(*words[1:])
+        self.assertTrue(os.path.exists(os.path.join(self.service.dir, "my-adapter/adapter_model.safetensors")))
+        self.page.devtools("Browser.grantPermissions", permissions=["clipboardReadWrite", "clipboardSanitizedWrite"])
+        self.page.click(".commands button")
+        self.page.wait_text("Copied", ".commands")
+        self.assertEqual(self.page.command("POST", "/execute/async", {
+            "script": "navigator.clipboard.readText().then(arguments[arguments.length - 1])", "args": []}), commands[0])
+        self.assert_no_complaints()
+
+    def test_data_sets_are_listed_and_deleted(self):
+        path = os.path.join(self.service.dir, "spare.jsonl")
+        with open(path, "w", encoding="utf-8") as file:
+            file.write('{"text": "A row that nobody trains on."}\n')
+        self.service.ok("validate", path, "--base", "tiny-tales")
+        self.live("#/data", "spare.jsonl")
+        self.page.wait_text("train.jsonl")
+        self.shot("data")
+        self.page.click("[aria-label='Delete spare.jsonl']")
+        self.page.wait_text("Delete spare.jsonl?", "dialog")
+        self.assertEqual(self.broken_rules(), [])
+        self.page.click("dialog .yes")
+        self.page.wait("return !document.querySelector('main').innerText.includes('spare.jsonl')", "it is gone")
+        self.assertEqual(self.page.run("return document.activeElement.id"), "main", "the focus stays in the page")
+        # One that is used is kept, and the service says why.
+        job = self.submit("holds-data", devices=5)
+        self.page.click("[aria-label='Delete train.jsonl']")
+        self.page.wait_text("Delete train.jsonl?", "dialog")
+        self.page.click("dialog .yes")
+        self.page.wait_text(job, "dialog .error")
+        self.page.press("Escape")
+        self.service.ok("cancel", job)
+        self.assert_no_complaints("status of 400", "status of 412")
 
     def test_downloads_an_adapter_whole(self):
         self.live(f"#/jobs/{self.done}", "Final adapter")
@@ -323,7 +343,7 @@ class WebPage(InBrowser):
         self.assert_no_complaints()
 
     def test_no_rule_of_accessibility_is_broken(self):
-        routes = ["#/jobs", "#/queue", "#/fleet", "#/tenants", f"#/jobs/{self.done}", "#/jobs/none",
+        routes = ["#/jobs", "#/queue", "#/data", "#/fleet", f"#/jobs/{self.done}", "#/jobs/none",
                   f"#/compare?jobs={self.done},{self.other}", "#/compare"]
         for width, scheme in ((1280, "light"), (1280, "dark"), (360, "light"), (360, "dark")):
             self.page.resize(width)
@@ -452,15 +472,6 @@ class WebPage(InBrowser):
         self.page.click("dialog .no")
         self.assert_no_complaints("status of 401", "status of 404")
 
-    def sign_in(self, token, route):
-        self.page.open(f"http://localhost:{self.service.web}{self.asset}")
-        self.page.run("sessionStorage.clear()")
-        self.page.open(f"http://localhost:{self.service.web}/{route}")
-        self.page.wait_text("Sign in", "h1")
-        self.page.type("#token", token)
-        self.page.press("Enter")
-        self.page.wait("return !document.querySelector('#token')", "one is signed in")
-
     def test_the_service_goes_and_comes_back(self):
         self.live(f"#/jobs/{self.done}", "first")
         self.service.coordinator.kill()
@@ -516,9 +527,25 @@ class ManyJobs(InBrowser):
         self.page.wait_text("51–100")
         self.page.run("document.querySelector('.pager button').click()")
         self.page.wait_text("1–50", ".pager")
-        self.live("#/queue", "and 800 more")
-        self.shot("queue-1000")
+        self.the_queue_is_asked_for_by_the_page()
         self.assert_no_complaints()
+
+    def the_queue_is_asked_for_by_the_page(self):
+        self.live("#/queue", "The last of them is No. 1,000.")
+        self.shot("queue-1000")
+        positions = "return [...document.querySelectorAll('tbody tr')].map((row) => Number(row.firstChild.textContent))"
+        self.assertEqual(self.page.run(positions), list(range(1, 51)), "the first in the queue come first")
+        self.spy()
+        self.page.click(".pager button:last-child")
+        self.page.wait_text("51–100", ".pager")
+        self.assertEqual(self.page.run(positions), list(range(51, 101)))
+        self.page.wait("return window.calls.length >= 4 && window.calls.every((call) => call[2] !== null)", "it has asked again")
+        # Two questions each time, one page and one job, and nothing for what has not changed.
+        calls = self.page.run("return window.calls")
+        self.assertEqual({request["pageSize"] for _, request, _ in calls}, {50, 1})
+        self.assertLess(max(len(text) for _, _, text in calls), 200_000)
+        self.page.click(".pager button")
+        self.page.wait_text("1–50", ".pager")
 
 
 if __name__ == "__main__":

@@ -119,15 +119,17 @@ class Job:
         return self
 
     @translated
-    def metrics(self):
-        """Those of every step so far, oldest first: a list of dicts (StepMetrics)."""
-        return self.client.pages(self.client.stubs.jobs.ListMetrics, job_pb2.ListMetricsRequest(parent=self.name),
-                                 "metrics")
+    def metrics(self, after_sequence=0):
+        """Those of every step so far, oldest first: a list of dicts (StepMetrics). With the "sequence" of the last one that
+        is there already, only what is new."""
+        request = job_pb2.ListMetricsRequest(parent=self.name, after_sequence=after_sequence)
+        return self.client.pages(self.client.stubs.jobs.ListMetrics, request, "metrics")
 
     @translated
-    def events(self):
-        return self.client.pages(self.client.stubs.jobs.ListEvents, job_pb2.ListEventsRequest(parent=self.name),
-                                 "events")
+    def events(self, after_sequence=0):
+        """What happened, oldest first; `after_sequence` as of metrics()."""
+        request = job_pb2.ListEventsRequest(parent=self.name, after_sequence=after_sequence)
+        return self.client.pages(self.client.stubs.jobs.ListEvents, request, "events")
 
     @translated
     def checkpoints(self):

@@ -1,15 +1,20 @@
 // The API as JSON: one function for all methods. Answers are kept with their tags, so that asking again is cheap, and
 // what has not changed is the very same object.
+import {saveFile} from './clipboard.js';
 
 const KEPT = 80;
 const TIMEOUT_MS = 20000;
 
-/** `code` is Connect's, for example "not_found"; "unreachable" when nothing answered. */
+/**
+ * `code` is Connect's, for example "not_found"; "unreachable" when nothing answered. `fields` are those of the request
+ * that are at fault, for example ["tenant.quota.devices"].
+ */
 export class ApiError extends Error {
-  constructor(code, message, status) {
+  constructor(code, message, status, fields = []) {
     super(message);
     this.code = code;
     this.status = status;
+    this.fields = fields;
   }
 }
 
@@ -37,16 +42,20 @@ async function send(url, options) {
 async function errorOf(answer) {
   try {
     const error = await answer.json();
-    return new ApiError(error.code, error.message || error.code, answer.status);
+    const faults = (error.details ?? []).flatMap((detail) => detail.debug?.fieldViolations ?? []);
+    return new ApiError(error.code, error.message || error.code, answer.status, faults.map((fault) => fault.field));
   } catch {
     return new ApiError('unreachable', `the service answered with HTTP ${answer.status}`, answer.status);
   }
 }
 
-/** The response of "JobService/GetJob" to the request. Throws ApiError. */
-export async function call(method, request = {}) {
+/**
+ * The response of "JobService/GetJob" to the request. Throws ApiError. `once`: it is not asked again, so that the answer
+ * need not be kept.
+ */
+export async function call(method, request = {}, {once = false} = {}) {
   const body = JSON.stringify(request);
-  const reads = /\/(Get|List)/.test(method);
+  const reads = !once && /\/(Get|List)/.test(method);
   const key = `${method} ${body}`;
   const before = reads ? kept.get(key) : undefined;
   const answer = await send(`/tundra.v1.${method}`, {
@@ -88,10 +97,5 @@ export async function download(adapter, filename) {
   } catch {
     throw new ApiError('unreachable', 'the download broke off; try again', 0);
   }
-  const url = URL.createObjectURL(blob);
-  const link = document.createElement('a');
-  link.href = url;
-  link.download = filename;
-  link.click();
-  setTimeout(() => URL.revokeObjectURL(url), 60000);
+  saveFile(blob, filename);
 }

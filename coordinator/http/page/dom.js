@@ -76,7 +76,10 @@ export function keyed(parent, items, keyOf, make) {
     }
   }
   for (const [key, row] of before) {
-    if (!after.has(key)) row.node.remove();
+    if (after.has(key)) continue;
+    // The focus must not fall out of the page with what had it.
+    if (row.node.contains(document.activeElement)) document.getElementById('main').focus({preventScroll: true});
+    row.node.remove();
   }
   rowSets.set(parent, after);
 }

@@ -45,6 +45,23 @@ export function bytes(value) {
   return `${Number(size.toPrecision(3))} PB`;
 }
 
+const SIZES = {B: 1, kB: 1e3, MB: 1e6, GB: 1e9, TB: 1e12};
+
+/** Bytes of "20 GB" or "500000"; NaN where it is no size. */
+export function parseBytes(text) {
+  const [, figure, unit] = /^([\d.]+)\s*([kmgt]?b)?$/i.exec(text.trim()) ?? [];
+  const [, factor] = Object.entries(SIZES).find(([name]) => name.toLowerCase() === (unit ?? 'b').toLowerCase());
+  const value = Math.round(Number(figure) * factor);
+  return Number.isSafeInteger(value) ? value : NaN;
+}
+
+/** A size that parseBytes reads as the same number of bytes. */
+export function exactBytes(value) {
+  const size = Number(value);
+  const [unit, factor] = Object.entries(SIZES).findLast(([, one]) => size >= one && size % one === 0) ?? ['B', 1];
+  return `${size / factor} ${unit}`;
+}
+
 /** "1 h 5 min" of seconds. */
 export function duration(seconds) {
   if (!Number.isFinite(seconds)) return '–';

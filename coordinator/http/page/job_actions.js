@@ -1,7 +1,7 @@
 // What may be done to a job in its state, each after a question.
 import {call} from './api.js';
+import {confirmAction} from './dialogs.js';
 import {announce, h} from './dom.js';
-import {confirmAction} from './parts.js';
 import {maySteer} from './session.js';
 import {hasEnded} from './states.js';
 
@@ -47,7 +47,7 @@ export function actionsOf(onDone) {
           did = true;
         },
       });
-      if (!did) return button.focus();
+      if (!did) return;
       announce(`${displayName} is ${action.done}`);
       if (action.method === 'DeleteJob') location.hash = '#/jobs';
       else onDone();

@@ -1,6 +1,7 @@
 // The live curves of one job.
 import {Chart} from './chart.js';
 import {ChartGroup} from './chart_group.js';
+import {saveFile} from './clipboard.js';
 import {h, renew} from './dom.js';
 import * as format from './format.js';
 import {Series} from './series.js';
@@ -39,13 +40,18 @@ export function curvesOf(job) {
   const norm = new Chart({title: 'Gradient norm', group});
   const speed = new Chart({title: 'Tokens per second', group});
   const figures = figuresOf(series);
-  const node = h('section', {}, h('h2', {}, 'Curves'), group.controls(),
+  const save = h('button', {type: 'button', class: 'small', disabled: true, 'aria-label': 'Download all figures as CSV'}, '↓ CSV');
+  save.addEventListener('click', () => saveFile(new Blob([series.csv()], {type: 'text/csv'}), `${format.idOf(job)}.csv`));
+  const controls = group.controls();
+  controls.append(save);
+  const node = h('section', {}, h('h2', {}, 'Curves'), controls,
     h('div', {class: 'charts three'}, [loss, rate, norm, speed].map((chart) => chart.node)), figures.node);
   let version = -1;
   const refresh = async () => {
     await series.refresh();
     if (version === series.version) return;
     version = series.version;
+    save.disabled = series.length === 0;
     loss.setLines([{name: 'training', color: 0, rough: true, ...series.line('train')},
       {name: 'validation', color: 1, dots: true, ...series.line('validation')}]);
     rate.setLines([{name: 'learning rate', color: 0, ...series.line('rate')}]);

@@ -1,7 +1,9 @@
 // The parts of a job's view that are lists: samples, events, files, the spec.
 import {call, download} from './api.js';
+import {copyButton} from './clipboard.js';
 import {announce, h, keyed, renew, setText} from './dom.js';
 import * as format from './format.js';
+import {follow} from './series.js';
 import {hasEnded} from './states.js';
 
 function answer(word, text, ended) {
@@ -28,18 +30,15 @@ export function samplesOf() {
 export function eventsOf(job) {
   const list = h('ol', {class: 'card events', tabindex: 0, 'aria-label': 'Events, newest first'});
   const node = h('section', {}, h('h2', {}, 'Events'), list);
-  let pages = [];
+  let events = [];
+  let after = '0';
   const refresh = async () => {
-    let pageToken = '';
-    const found = [];
-    do {
-      const page = await call('JobService/ListEvents', {parent: job, pageSize: 1000, ...(pageToken ? {pageToken} : {})});
-      found.push(page);
-      pageToken = page.nextPageToken ?? '';
-    } while (pageToken);
-    if (found.length === pages.length && found.every((page, i) => page === pages[i])) return;
-    pages = found;
-    const events = pages.flatMap((page) => page.events ?? []).reverse();
+    const before = after;
+    await follow('JobService/ListEvents', 'events', job, after, (found, last) => {
+      after = last;
+      events = [...found.reverse(), ...events];
+    });
+    if (after === before) return;
     keyed(list, events, (event) => event.sequence, (event) => ({
       node: h('li', {}, h('time', {datetime: event.time, title: new Date(event.time).toLocaleString()}, format.clock(event.time)),
         h('span', {class: event.warning ? 'dot warn' : 'dot', role: event.warning ? 'img' : null, 'aria-label': event.warning ? 'Warning' : null}),
@@ -105,4 +104,18 @@ export function specOf() {
   const text = h('pre', {class: 'card spec', tabindex: 0, 'aria-label': 'Spec'});
   const node = h('section', {}, h('h2', {}, 'Spec'), text);
   return {node, update: (job) => setText(text, format.yaml(job.spec ?? {}))};
+}
+
+/** {node, update(job)}: how the adapter is taken and tried on a command line; shown once there is one. */
+export function commandsOf() {
+  const list = h('ul', {class: 'card commands'});
+  const node = h('section', {hidden: true}, h('h2', {}, 'Use it'), list);
+  const update = (job) => {
+    node.hidden = !job.adapter;
+    if (!job.adapter) return;
+    const id = format.idOf(job.name);
+    const lines = [`tundra download ${id} --to my-adapter`, `tundra generate --base ${job.spec?.base} --adapter ${id} --prompt "Hello"`];
+    renew(list, lines.join(), () => lines.map((line) => h('li', {}, h('code', {}, line), copyButton('Copy', () => line, {label: `Copy: ${line}`}))));
+  };
+  return {node, update};
 }

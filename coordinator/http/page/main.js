@@ -3,13 +3,16 @@ import {announce, h} from './dom.js';
 import {refreshAges} from './parts.js';
 import {Poller} from './poll.js';
 import {begin, hasToken, identify, session, signOut} from './session.js';
+import {openAudit} from './view_audit.js';
 import {openCompare} from './view_compare.js';
+import {openData} from './view_data.js';
 import {openFleet} from './view_fleet.js';
 import {openJob} from './view_job.js';
 import {openJobs} from './view_jobs.js';
 import {openQueue} from './view_queue.js';
 import {openSignIn} from './view_sign_in.js';
 import {openTenants} from './view_tenants.js';
+import {openTokens} from './view_tokens.js';
 
 const main = document.getElementById('main');
 const link = document.getElementById('link');
@@ -27,12 +30,16 @@ function route() {
 
 function viewOf({parts, query}) {
   const [head = 'jobs', id] = parts;
-  if (head === 'jobs' && id) return openJob(id, () => poller.now());
+  const ask = () => poller?.now();
+  if (head === 'jobs' && id) return openJob(id, ask);
   if (head === 'jobs') return openJobs(query);
   if (head === 'compare') return openCompare(query);
   if (head === 'queue') return openQueue();
-  if (head === 'fleet') return openFleet();
-  if (head === 'tenants') return openTenants();
+  if (head === 'data') return openData(query, ask);
+  if (head === 'fleet') return openFleet(ask);
+  if (head === 'tenants') return openTenants(query, ask);
+  if (head === 'tokens') return openTokens(query, ask);
+  if (head === 'audit') return openAudit(query, ask);
   return openJobs(new URLSearchParams());
 }
 
@@ -53,6 +60,8 @@ function showCaller() {
   document.getElementById('caller').textContent = caller ? [tenant, words[role]].filter(Boolean).join(' · ') : '';
   document.getElementById('sign-out').hidden = !hasToken();
   document.getElementById('nav-tenants').hidden = !session.tenants;
+  // base.css shows by it what is for admins.
+  document.body.dataset.role = role;
 }
 
 function markNav() {
@@ -70,6 +79,8 @@ function markNav() {
 function place(view) {
   poller?.stop();
   poller = null;
+  // A question of the view that is left.
+  for (const dialog of document.querySelectorAll('dialog')) dialog.close();
   main.replaceChildren(view.node);
   document.title = view.title ? `${view.title} · Tundra` : 'Tundra';
   // After a navigation the reading goes on at the new view; at the first load the page starts as any other.

@@ -1,4 +1,4 @@
-// Small parts that several views have: times that age, progress, a confirmation.
+// Small parts that several views have: times that age, progress, links.
 import {h, setAttributes, setText} from './dom.js';
 import * as format from './format.js';
 import {classOf, hasEnded, wordOf} from './states.js';
@@ -63,39 +63,4 @@ export function jobLink(name, text) {
 /** A sentence for announcements. */
 export function stateSentence(job) {
   return `${job.displayName}: ${wordOf(job.state).toLowerCase()}`;
-}
-
-/**
- * Asks before something is done: resolves when it was done or given up. `act` may throw; its error is shown and the
- * question stays.
- */
-export function confirmAction({title, text, verb, danger, act}) {
-  const error = h('p', {class: 'error', role: 'alert', hidden: true});
-  const no = h('button', {type: 'button', class: 'no'}, 'Keep as it is');
-  const yes = h('button', {type: 'button', class: danger ? 'danger yes' : 'primary yes'}, verb);
-  const dialog = h('dialog', {'aria-labelledby': 'confirm-title', 'aria-describedby': 'confirm-text'},
-    h('h2', {id: 'confirm-title'}, title), h('p', {id: 'confirm-text'}, text), error,
-    h('div', {class: 'choices'}, no, yes));
-  return new Promise((resolve) => {
-    dialog.addEventListener('close', () => {
-      dialog.remove();
-      resolve();
-    });
-    no.addEventListener('click', () => dialog.close());
-    yes.addEventListener('click', async () => {
-      yes.disabled = true;
-      try {
-        await act();
-        dialog.close();
-      } catch (failure) {
-        error.hidden = false;
-        error.textContent = failure.message;
-        yes.disabled = false;
-        yes.focus();
-      }
-    });
-    document.body.append(dialog);
-    dialog.showModal();
-    no.focus();
-  });
 }

@@ -46,7 +46,11 @@ export class Poller {
     this.onResult(failure);
     if (this.again) return this.now();
     const wait = failure ? Math.min(MOST_MS, this.everyMs * 2 ** Math.min(this.failures - 1, 4)) : this.everyMs;
-    if (!document.hidden) this.timer = setTimeout(() => this.now(), wait);
+    if (document.hidden) return;
+    this.timer = setTimeout(() => {
+      // Hidden meanwhile: what shows it again asks.
+      if (!document.hidden) this.now();
+    }, wait);
   }
 
   stop() {

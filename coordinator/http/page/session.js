@@ -62,6 +62,11 @@ export async function signIn(token) {
   sessionStorage.setItem(KEY, token);
 }
 
+/** Whether the caller may manage the service; it decides itself, this only chooses words. */
+export function isAdmin() {
+  return session.role === 'ROLE_ADMIN';
+}
+
 /** Whether the caller may steer jobs; the service decides, this only hides buttons. */
 export function maySteer() {
   return session.role !== 'ROLE_VIEWER';

@@ -1,6 +1,7 @@
 // What trains: workers with their devices, the groups that they form, the bases that these hold.
 import {call} from './api.js';
-import {empty, h, keyed, renew, setText, skeleton} from './dom.js';
+import {confirmAction} from './dialogs.js';
+import {announce, empty, h, keyed, renew, setAttributes, setText, skeleton} from './dom.js';
 import * as format from './format.js';
 import {ageNode, jobLink, setAge} from './parts.js';
 import {workerBadge} from './states.js';
@@ -18,7 +19,8 @@ async function listAll(method, field) {
 
 function tableOf(caption, words, body) {
   return h('table', {class: 'cards'}, h('caption', {class: 'sr'}, caption),
-    h('thead', {}, h('tr', {}, words.map((word) => h('th', {scope: 'col'}, word)))), body);
+    h('thead', {}, h('tr', {}, words.map((word) => (word === 'Actions'
+      ? h('th', {scope: 'col', 'data-needs': 'admin'}, h('span', {class: 'sr'}, word)) : h('th', {scope: 'col'}, word))))), body);
 }
 
 /** "4 × NVIDIA H100, 80 GB": the kinds of devices that a worker has. */
@@ -31,7 +33,26 @@ function kindsOf(devices) {
   return [...kinds].map(([kind, n]) => (n > 1 ? `${n} × ${kind}` : kind)).join('; ');
 }
 
-function workerRow(worker, names) {
+/** Takes a worker's work away, or lets it work again. */
+async function setDrained(worker, done) {
+  const name = worker.displayName || format.idOf(worker.name);
+  const draining = !worker.drained;
+  await confirmAction({
+    title: draining ? `Drain ${name}?` : `Let ${name} work again?`,
+    text: draining ? 'It is given no new work; its jobs are saved and go on elsewhere, if there is room. It stays drained, over restarts too, until it is let work again.'
+      : 'It is given jobs and prompts from now on.',
+    verb: draining ? 'Drain worker' : 'Undrain worker',
+    danger: draining,
+    act: async () => {
+      await call(`FleetService/${draining ? 'DrainWorker' : 'UndrainWorker'}`, {name: worker.name});
+      announce(`${name} ${draining ? 'is drained' : 'may work again'}`);
+      done();
+    },
+  });
+}
+
+function workerRow(worker, names, done) {
+  let shown = worker;
   const badge = workerBadge();
   const devices = h('div', {class: 'devices'});
   const kinds = h('div', {class: 'fine'});
@@ -40,12 +61,18 @@ function workerRow(worker, names) {
   const drained = h('div', {class: 'fine'}, 'drained by an admin');
   const seen = ageNode('');
   const title = h('span', {class: 'name'});
+  const drain = h('button', {type: 'button', class: 'small', on: {click: () => setDrained(shown, done)}});
   const node = h('tr', {}, h('th', {scope: 'row'}, title, h('div', {class: 'fine'}, format.idOf(worker.name))),
     h('td', {'data-label': 'State'}, h('div', {}, badge.node, drained)),
     h('td', {'data-label': 'Devices'}, h('div', {}, devices, kinds)),
     h('td', {'data-label': 'Bases'}, bases), h('td', {class: 'soft', 'data-label': 'Build'}, build),
-    h('td', {class: 'soft', 'data-label': 'Last report'}, seen));
+    h('td', {class: 'soft', 'data-label': 'Last report'}, seen),
+    h('td', {'data-needs': 'admin'}, h('div', {class: 'row-actions'}, drain)));
   const update = (now) => {
+    shown = now;
+    const verb = now.drained ? 'Undrain' : 'Drain';
+    setText(drain, verb);
+    setAttributes(drain, {'data-act': verb, 'aria-label': `${verb} ${now.displayName || format.idOf(now.name)}`});
     setText(title, now.displayName || format.idOf(now.name));
     badge.update(now.state);
     drained.hidden = !now.drained;
@@ -105,10 +132,10 @@ function tile(word) {
   return {node: h('div', {class: 'tile card pad'}, h('dt', {}, word), figure), figure};
 }
 
-export function openFleet() {
+export function openFleet(ask) {
   const tiles = ['Workers connected', 'Devices in groups', 'Groups', 'Bases in memory'].map(tile);
   const parts = [
-    ['Workers', ['Worker', 'State', 'Devices', 'Bases', 'Build', 'Last report'], 'No workers', 'No worker has connected yet.', 'tundra-worker --coordinator HOST:7700 --base-dir DIR'],
+    ['Workers', ['Worker', 'State', 'Devices', 'Bases', 'Build', 'Last report', 'Actions'], 'No workers', 'No worker has connected yet.', 'tundra-worker --coordinator HOST:7700 --base-dir DIR'],
     ['Groups', ['Group', 'Base', 'Shape', 'Job', 'Ranks', 'Resident'], 'No groups', 'Devices form a group when a job or a prompt needs one.'],
     ['Bases', ['Base', 'Architecture', 'Size', 'Longest row', 'Workers', 'In memory'], 'No bases', 'Workers bring the bases that lie beneath their --base-dir.'],
   ].map(([title, words, ...none]) => {
@@ -138,7 +165,7 @@ export function openFleet() {
     setText(tiles[1].figure, `${devices.filter((d) => d.group).length} of ${devices.length}`);
     setText(tiles[2].figure, String(groups.length));
     setText(tiles[3].figure, format.bytes([...held.values()].reduce((sum, n) => sum + n, 0)));
-    fillPart(parts[0], workers, (worker) => workerRow(worker, names));
+    fillPart(parts[0], workers, (worker) => workerRow(worker, names, ask));
     fillPart(parts[1], groups, (group) => groupRow(group, names));
     fillPart(parts[2], bases, (base) => baseRow(base, (name) => held.get(name)));
   };

@@ -1,25 +1,31 @@
 // One job: where it stands, its curves, what it says, what happened, what it made.
 import {call} from './api.js';
+import {copyButton} from './clipboard.js';
 import {announce, empty, h, renew, setText, skeleton} from './dom.js';
 import * as format from './format.js';
 import {actionsOf} from './job_actions.js';
 import {curvesOf} from './job_curves.js';
-import {adapterOf, eventsOf, samplesOf, specOf} from './job_parts.js';
+import {adapterOf, commandsOf, eventsOf, samplesOf, specOf} from './job_parts.js';
 import {ageNode, progressOf, setAge, stateSentence, whyOf} from './parts.js';
 import {hasEnded, jobBadge} from './states.js';
+
+/** States in which a job has devices. */
+const HELD = ['STARTING', 'RUNNING', 'PREEMPTING', 'PAUSING', 'CANCELLING'];
 
 function fact(word) {
   const value = h('dd', {}, '–');
   return {node: h('div', {}, h('dt', {}, word), value), value};
 }
 
-/** {node, update(job)}: the figures at the top. */
+/** {node, update(job), refresh(job)}: the figures at the top. */
 function factsOf() {
-  const words = ['Training loss', 'Validation loss', 'Time', 'Base', 'Attempt', 'Created'];
-  const [train, validation, time, base, attempt, created] = words.map(fact);
+  const words = ['Training loss', 'Validation loss', 'Time', 'Base', 'Data', 'Runs on', 'Attempt', 'Created', 'Tenant'];
+  const facts = words.map(fact);
+  const [train, validation, time, base, data, place, attempt, created, tenant] = facts;
+  tenant.node.dataset.needs = 'admin';
   const age = ageNode('');
   created.value.replaceChildren(age);
-  const node = h('dl', {class: 'facts card pad'}, [train, validation, time, base, attempt, created].map((one) => one.node));
+  const node = h('dl', {class: 'facts card pad'}, facts.map((one) => one.node));
   const update = (job) => {
     setText(train.value, format.loss(format.number(job.trainLoss)));
     const first = format.number(job.initialValidationLoss);
@@ -32,8 +38,46 @@ function factsOf() {
     renew(base.value, job.baseHash, () => [job.spec?.base ?? '–', h('div', {class: 'fine', title: job.baseHash}, format.brief(format.idOf(job.baseHash)))]);
     setText(attempt.value, format.count(job.attempt));
     setAge(age, job.createTime);
+    setText(tenant.value, format.idOf(job.tenant));
+    place.node.hidden = !HELD.includes(job.state);
   };
-  return {node, update};
+  let named = false;
+  let asked = '';
+  const refresh = async (job) => {
+    if (!named) {
+      const {train: rows, validation: held} = job.spec?.dataset ?? {};
+      const files = await Promise.all([rows, held].filter(Boolean).map(nameOfData));
+      data.value.replaceChildren(...files.map((file) => h('div', {}, file)));
+      named = true;
+    }
+    // Asked again when it is placed anew.
+    const placed = `${job.state} ${job.attempt}`;
+    if (place.node.hidden || (placed === asked && place.value.textContent !== '–')) return;
+    asked = placed;
+    setText(place.value, await placeOf(job.name));
+  };
+  return {node, update, refresh};
+}
+
+/** The file's name of a data set; its id once it is deleted. */
+async function nameOfData(name) {
+  try {
+    return (await call('DatasetService/GetDataset', {name})).displayName;
+  } catch (error) {
+    if (error.code !== 'not_found') throw error;
+    return `${format.idOf(name)}, deleted`;
+  }
+}
+
+/** "2 ranks on gpu-1, gpu-2". */
+async function placeOf(job) {
+  const [{groups = []}, {workers = []}] = await Promise.all([
+    call('FleetService/ListGroups', {pageSize: 1000}), call('FleetService/ListWorkers', {pageSize: 1000})]);
+  const ranks = groups.find((group) => group.job === job)?.ranks ?? [];
+  if (ranks.length === 0) return '–';
+  const names = new Map(workers.map((worker) => [worker.name, worker.displayName]));
+  const hosts = [...new Set(ranks.map((rank) => names.get(rank.worker) || format.idOf(rank.worker)))];
+  return `${ranks.length} ${ranks.length === 1 ? 'rank' : 'ranks'} on ${hosts.slice(0, 3).join(', ')}${hosts.length > 3 ? ` and ${hosts.length - 3} more` : ''}`;
 }
 
 function headOf(id, onDone) {
@@ -44,7 +88,8 @@ function headOf(id, onDone) {
   const chips = h('div', {class: 'chips'});
   const note = h('div');
   const node = h('header', {},
-    h('p', {class: 'crumb'}, h('a', {href: '#/jobs'}, 'Jobs'), ' / ', h('span', {}, id)),
+    h('p', {class: 'crumb'}, h('a', {href: '#/jobs'}, 'Jobs'), ' / ', h('span', {}, id), ' ',
+      copyButton('Copy', () => id, {label: 'Copy the job’s id', kind: 'quiet small'})),
     h('div', {class: 'head'}, h('div', {class: 'head-text'}, h('div', {class: 'title-line'}, title, badge.node), chips), actions.node),
     note, h('div', {class: 'overall'}, progress.node));
   const update = (job) => {
@@ -69,10 +114,11 @@ export function openJob(id, ask) {
   const samples = samplesOf();
   const events = eventsOf(name);
   const adapter = adapterOf(name);
+  const commands = commandsOf();
   const spec = specOf();
   const body = h('div', {hidden: true}, head.node, h('div', {class: 'columns'},
     h('div', {}, facts.node, curves.node, samples.node),
-    h('div', {}, adapter.node, events.node, spec.node)));
+    h('div', {}, adapter.node, commands.node, events.node, spec.node)));
   const loading = h('div', {class: 'card'}, h('h1', {class: 'sr'}, `Job ${id}`), skeleton(8));
   const node = h('div', {}, loading, body);
 
@@ -83,7 +129,7 @@ export function openJob(id, ask) {
     loading.remove();
     body.hidden = false;
     title = job.displayName || id;
-    for (const part of [head, facts, samples, adapter, spec]) part.update(job);
+    for (const part of [head, facts, samples, adapter, commands, spec]) part.update(job);
     if (shown && shown.state !== job.state) announce(stateSentence(job));
     shown = job;
   };
@@ -92,7 +138,7 @@ export function openJob(id, ask) {
     // What belongs to a job that has ended does not change any more.
     if (job === shown && complete) return;
     render(job);
-    await Promise.all([curves.refresh(), events.refresh(), adapter.refresh()]);
+    await Promise.all([curves.refresh(), events.refresh(), adapter.refresh(), facts.refresh(job)]);
     complete = hasEnded(job.state);
   };
   const fail = (error) => {

@@ -2,6 +2,7 @@
 import {call} from './api.js';
 import {announce, empty, h, keyed, renew, rowsOf, setAttributes, setText, skeleton} from './dom.js';
 import * as format from './format.js';
+import {Pager} from './pager.js';
 import {ageNode, jobLink, progressOf, setAge, stateSentence, whyOf} from './parts.js';
 import {jobBadge} from './states.js';
 
@@ -31,9 +32,15 @@ function addressOf(state, text) {
   return `#/jobs${asText ? `?${asText}` : ''}`;
 }
 
+function quote(text) {
+  return `"${text.replace(/[\\"]/g, '\\$&')}"`;
+}
+
+/** What begins as a term of the API's filter is one; all else is a part of the name. */
 function filterOf(state, text) {
   const terms = [TABS[state][1]];
-  if (text) terms.push(`display_name : "${text.replace(/[\\"]/g, '\\$&')}"`);
+  if (/^(state|display_name|base|tenant|labels\.[\w.-]+)\s*(=|!=|:)/.test(text)) terms.push(text);
+  else if (text) terms.push(`display_name : ${quote(text)}`);
   return terms.filter(Boolean).join(' AND ');
 }
 
@@ -47,6 +54,8 @@ function lossOf(job) {
 function rowOf(job, onPick) {
   const box = h('input', {type: 'checkbox'});
   const link = jobLink(job.name, '');
+  // Whose it is tells something only to those who see those of all.
+  const origin = h('div', {class: 'fine'}, job.spec?.base ?? '', h('span', {'data-needs': 'admin'}, ` · ${format.idOf(job.tenant)}`));
   const chips = h('div', {class: 'chips'});
   const badge = jobBadge();
   const why = h('div', {class: 'why'});
@@ -56,7 +65,7 @@ function rowOf(job, onPick) {
   const made = ageNode('');
   const node = h('tr', {},
     h('td', {class: 'pick'}, box),
-    h('th', {class: 'what', scope: 'row'}, link, chips),
+    h('th', {class: 'what', scope: 'row'}, link, origin, chips),
     h('td', {'data-label': 'State'}, h('div', {}, badge.node, why)),
     h('td', {'data-label': 'Progress'}, progress.node),
     h('td', {class: 'num', 'data-label': 'Loss'}, h('div', {}, train, validation)),
@@ -70,8 +79,9 @@ function rowOf(job, onPick) {
     shown = now;
     setAttributes(box, {'aria-label': `Select ${now.displayName} for comparison`});
     setText(link, now.displayName || format.idOf(now.name));
-    const labels = Object.entries(now.labels ?? {}).slice(0, 4).map(([key, value]) => `${key}: ${value}`);
-    renew(chips, labels.join('\n'), () => labels.map((text) => h('span', {class: 'chip', title: text}, text)));
+    const labels = Object.entries(now.labels ?? {}).slice(0, 4);
+    renew(chips, JSON.stringify(labels), () => labels.map(([key, value]) => h('a', {class: 'chip', title: `Jobs with ${key}: ${value}`,
+      href: addressOf('all', `labels.${key} = ${quote(value)}`)}, `${key}: ${value}`)));
     badge.update(now.state);
     setText(why, whyOf(now));
     why.className = now.state === 'FAILED' ? 'why bad' : 'why';
@@ -105,8 +115,8 @@ function compareBar() {
 }
 
 function searchField(state, text) {
-  const field = h('input', {type: 'search', class: 'search', 'aria-label': 'Filter by name', placeholder: 'Filter by name',
-    value: text, maxlength: 128});
+  const field = h('input', {type: 'search', class: 'search', 'aria-label': 'Filter by a part of the name, or by terms such as labels.team = "search" AND base = tiny-tales',
+    placeholder: 'Name, or labels.team = x', 'aria-describedby': 'filter-fault', value: text, maxlength: 1000});
   let timer = 0;
   field.addEventListener('input', () => {
     clearTimeout(timer);
@@ -143,16 +153,13 @@ export function openJobs(query) {
     h('a', {href: addressOf(key, search.value), 'aria-current': key === state ? 'page' : null}, word)));
   const {table, body} = tableOf();
   const card = h('div', {class: 'card'}, skeleton(8));
-  const newer = h('button', {type: 'button', class: 'small', disabled: true}, 'Newer');
-  const older = h('button', {type: 'button', class: 'small', disabled: true}, 'Older');
-  const range = h('span');
+  const pager = new Pager({size: PAGE, onTurn: () => refresh().catch(() => {})});
+  const fault = h('p', {class: 'bad-text fault', id: 'filter-fault', role: 'alert'});
   const node = h('div', {},
     h('div', {class: 'head'}, h('div', {class: 'head-text'}, h('h1', {}, 'Jobs')), compare.node),
-    h('div', {class: 'bar-row'}, tabs, h('span', {class: 'grow'}), search), card,
-    h('div', {class: 'pager'}, range, h('div', {}, newer, older)));
+    h('div', {class: 'bar-row'}, tabs, h('span', {class: 'grow'}), search), fault, card,
+    pager.node);
 
-  let tokens = [''];
-  let next = '';
   let last = null;
   const onPick = (job, on) => {
     if (on) picked.set(job.name, job.displayName);
@@ -166,42 +173,38 @@ export function openJobs(query) {
   };
   const render = (page) => {
     const jobs = page.jobs ?? [];
-    next = page.nextPageToken ?? '';
     const wanted = jobs.length ? table : nothing(state, search.value);
     if (jobs.length === 0 || card.firstChild !== wanted) card.replaceChildren(wanted);
     keyed(body, jobs, (job) => job.name, (job) => rowOf(job, onPick));
-    const first = (tokens.length - 1) * PAGE;
-    setText(range, jobs.length ? `${first + 1}–${first + jobs.length}` : '');
-    newer.disabled = tokens.length === 1;
-    older.disabled = !next;
+    pager.update(jobs.length, page.nextPageToken);
     if (!last) requestAnimationFrame(() => performance.mark('first-rows'));
     last = page;
   };
   const refresh = async () => {
-    const token = tokens.at(-1);
     const filter = filterOf(state, search.value.trim());
-    const page = await call('JobService/ListJobs', {pageSize: PAGE, ...(token ? {pageToken: token} : {}),
-      ...(filter ? {filter} : {})});
+    const page = await pager.ask((fields) => call('JobService/ListJobs', {...fields, ...(filter ? {filter} : {})}));
     // An answer to a question that is not asked any more.
-    if (token !== tokens.at(-1) || filter !== filterOf(state, search.value.trim())) return;
+    if (!page || filter !== filterOf(state, search.value.trim())) return;
+    setText(fault, '');
+    search.removeAttribute('aria-invalid');
     if (page !== last) render(page);
   };
-  const turn = (change) => {
-    change();
-    scrollTo(0, 0);
-    refresh().catch(() => {});
+  const fail = (error) => {
+    if (!error.fields?.includes('filter')) return false;
+    setText(fault, error.message);
+    search.setAttribute('aria-invalid', 'true');
+    if (!last) card.replaceChildren(nothing(state, search.value));
+    return true;
   };
-  newer.addEventListener('click', () => turn(() => tokens.pop()));
-  older.addEventListener('click', () => turn(() => tokens.push(next)));
   search.addEventListener('filter', () => {
-    tokens = [''];
+    pager.reset();
     for (const [i, tab] of [...tabs.children].entries()) tab.setAttribute('href', addressOf(Object.keys(TABS)[i], search.value.trim()));
-    refresh().then(() => announce(`${last?.jobs?.length ?? 0} jobs`), () => {});
+    refresh().then(() => announce(`${last?.jobs?.length ?? 0} jobs`), fail);
   });
   compare.clear.addEventListener('click', () => {
     picked.clear();
     compare.update();
     if (last) (last.jobs ?? []).forEach((one) => rowsOf(body).get(one.name)?.update(one));
   });
-  return {node, title: 'Jobs', refresh};
+  return {node, title: 'Jobs', refresh, fail};
 }

@@ -35,8 +35,8 @@ export function openSignIn(message, done) {
     }
   });
   const node = h('div', {class: 'sign-in card pad'}, h('h1', {}, 'Sign in'),
-    h('p', {class: 'soft'}, 'This service wants a token. An admin makes one with ',
-      h('code', {}, 'tundra admin tokens'), '.'), form);
+    h('p', {class: 'soft'}, 'This service wants a token. An admin makes one on this page, under Tokens, or with ',
+      h('code', {}, 'tundra admin tokens create'), '.'), form);
   requestAnimationFrame(() => input.focus());
   return {node, title: 'Sign in'};
 }
