@@ -3,6 +3,10 @@
 option(TUNDRA_WITH_CUDA "Build the CUDA backend if nvcc is found" ON)
 set(TUNDRA_CUDA OFF)
 set(reason "TUNDRA_WITH_CUDA is off")
+# CMake 3.25 sets a property of this target, whose library CUDA has no more since 12.9.
+if(NOT TARGET CUDA::nvToolsExt)
+  add_library(CUDA::nvToolsExt INTERFACE IMPORTED)
+endif()
 if(TUNDRA_WITH_CUDA)
   find_program(TUNDRA_NVCC nvcc HINTS $ENV{CUDA_HOME}/bin $ENV{CUDA_PATH}/bin /usr/local/cuda/bin)
   set(reason "no nvcc was found")

@@ -62,6 +62,23 @@ class DockerfileTest(unittest.TestCase):
             self.assertEqual(self.last(target, "STOPSIGNAL"), "SIGTERM", target)
             self.assertTrue(self.last(target, "ENTRYPOINT").startswith('["/usr/bin/tundra'), target)
 
+    def test_nothing_is_fetched_but_packages(self):
+        fetching = re.compile(r"https?://|\b(curl|wget|git clone)\b")
+        self.assertEqual([line for stage in self.stages.values() for line in stage["lines"]
+                          if fetching.search(line) and not line.startswith("#")], [])
+        lines = [line for line in text("docker/requirements-cuda.txt").splitlines() if not line.startswith("#")]
+        versions = {}
+        for line in lines:
+            found = re.fullmatch(r"(nvidia-[a-z0-9-]+)==([0-9.]+) --hash=sha256:[0-9a-f]{64}", line)
+            self.assertTrue(found, line)
+            versions[found.group(1)] = found.group(2)
+        # One CUDA: the compiler is one version, and the other parts are of the same release.
+        compiler = versions["nvidia-cuda-nvcc"]
+        for name in ("nvidia-nvvm", "nvidia-cuda-crt"):
+            self.assertEqual(versions[name], compiler, name)
+        for name in ("nvidia-cuda-runtime", "nvidia-cuda-cccl", "nvidia-cuda-nvrtc"):
+            self.assertEqual(versions[name].split(".")[:2], compiler.split(".")[:2], name)
+
     def test_the_version_is_the_projects(self):
         self.assertIn(f"ARG VERSION={version()}\n", text("docker/Dockerfile"))
 
@@ -133,6 +150,17 @@ class ComposeTest(unittest.TestCase):
                    for static in job["static_configs"] for target in static["targets"]}
         self.assertEqual(targets, {name for name in self.services if name == "coordinator" or "worker" in name})
 
+    @unittest.skipUnless(shutil.which("promtool"), "promtool is not here (apt-get install prometheus)")
+    def test_promtool_finds_no_fault(self):
+        with tempfile.TemporaryDirectory() as folder:
+            # Side by side, as the container has them.
+            for name in ("docker/prometheus.yml", "deploy/monitoring/rules.yml"):
+                shutil.copy(os.path.join(SOURCE, name), folder)
+            done = subprocess.run(["promtool", "check", "config", os.path.join(folder, "prometheus.yml")],
+                                  capture_output=True, text=True, check=False)
+        self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
+        self.assertIn("1 rule files found", done.stdout)
+
     def test_flags_are_those_of_the_programs(self):
         missing = set()
         for service in self.services.values():
@@ -144,8 +172,8 @@ class ComposeTest(unittest.TestCase):
 
 
 class ScriptsTest(unittest.TestCase):
-    SCRIPTS = ("docker/check-packages", "docker/install-listed", "docker/setup", "tests/deploy/images",
-               "tests/deploy/setup", "tools/make-certificates")
+    SCRIPTS = ("docker/check-packages", "docker/install-cuda", "docker/install-listed", "docker/setup",
+               "tests/deploy/images", "tests/deploy/setup", "tools/make-certificates")
 
     def test_shellcheck_finds_nothing(self):
         if not shutil.which("shellcheck"):

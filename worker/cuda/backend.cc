@@ -20,7 +20,8 @@ absl::StatusOr<int> CountDevices() {
   if (error == cudaErrorInsufficientDriver) {
     return absl::FailedPreconditionError(
         "there is no NVIDIA driver, or it is older than this build's CUDA needs; install the "
-        "driver (580 or newer for CUDA 13), or use CPU devices (cpu:N)");
+        "driver (580 or newer for CUDA 13), give a container the GPUs (docker run --gpus all), or "
+        "use CPU devices (cpu:N)");
   }
   if (error == cudaErrorNoDevice) return 0;
   RETURN_IF_ERROR(StatusOf(error, "looking for CUDA devices"));
