@@ -27,8 +27,14 @@
 #include "tests/fuzz/mutate.h"
 #include "tests/fuzz/target.h"
 
-// There when the program is built with a sanitizer.
-extern "C" void __sanitizer_set_death_callback(void (*callback)()) __attribute__((weak));
+// What sanitizers, where the program is built with them, ask at its start: they tell of a fault
+// themselves, and then abort, so that OnFault keeps the input.
+extern "C" const char* __asan_default_options() {
+  return "abort_on_error=1:handle_abort=0:handle_segv=2:handle_sigbus=2:handle_sigfpe=2:"
+         "handle_sigill=2";
+}
+extern "C" const char* __ubsan_default_options() { return "abort_on_error=1:print_stacktrace=1"; }
+extern "C" const char* __tsan_default_options() { return "abort_on_error=1:halt_on_error=1"; }
 
 namespace tundra::fuzz {
 namespace {
@@ -74,17 +80,12 @@ void OnFault(int signal) {
     Say("\n");
   }
   running = false;
-  if (signal == 0) return;
   ::signal(signal, SIG_DFL);
   if (signal == SIGALRM) ::_exit(3);
   ::raise(signal);
 }
 
-// A sanitizer is about to end the process, having said why.
-void OnSanitizer() { OnFault(0); }
-
 void InstallHandlers() {
-  if (__sanitizer_set_death_callback != nullptr) __sanitizer_set_death_callback(OnSanitizer);
   // A stack of its own, so that an endless recursion can still be told.
   static char stack[64 << 10];
   const stack_t alternate{.ss_sp = stack, .ss_flags = 0, .ss_size = sizeof(stack)};
@@ -92,10 +93,7 @@ void InstallHandlers() {
   struct sigaction action {};
   action.sa_handler = OnFault;
   action.sa_flags = SA_ONSTACK;
-  for (const int signal : {SIGABRT, SIGALRM}) ::sigaction(signal, &action, nullptr);
-  // Of these a sanitizer tells more.
-  if (__sanitizer_set_death_callback != nullptr) return;
-  for (const int signal : {SIGSEGV, SIGBUS, SIGFPE, SIGILL}) {
+  for (const int signal : {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGABRT, SIGALRM}) {
     ::sigaction(signal, &action, nullptr);
   }
 }
