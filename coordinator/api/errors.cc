@@ -7,12 +7,23 @@
 namespace tundra::coordinator {
 namespace {
 
+// At most so many bytes, without half a character at the end: details are UTF-8 or unreadable.
+std::string_view Cut(std::string_view text, size_t most) {
+  if (text.size() <= most) return text;
+  while (most > 0 && (text[most] & 0xC0) == 0x80) --most;
+  return text.substr(0, most);
+}
+
 constexpr char kBadRequestUrl[] = "type.googleapis.com/google.rpc.BadRequest";
 
 }  // namespace
 
 void Violations::Add(std::string_view field, std::string_view description) {
-  list_.emplace_back(field, description);
+  if (list_.size() < kMostKept) {
+    list_.emplace_back(field, description);
+  } else {
+    ++left_out_;
+  }
 }
 
 absl::Status Violations::ToStatus() const {
@@ -31,13 +42,13 @@ absl::Status Violations::ToStatus() const {
       break;
     ++told;
     auto* const violation = bad.add_field_violations();
-    violation->set_field(field.substr(0, kMostMessage / 2));
-    violation->set_description(description.substr(0, kMostMessage / 2));
+    violation->set_field(std::string(Cut(field, kMostMessage / 2)));
+    violation->set_description(std::string(Cut(description, kMostMessage / 2)));
     absl::StrAppend(&message, message.empty() ? "" : "; ", violation->field(), ": ",
                     violation->description());
   }
-  if (told < list_.size()) {
-    absl::StrAppend(&message, "; and ", list_.size() - told, " more faults");
+  if (const size_t more = list_.size() - told + left_out_; more > 0) {
+    absl::StrAppend(&message, "; and ", more, " more faults");
   }
   absl::Status status = absl::InvalidArgumentError(message);
   status.SetPayload(kBadRequestUrl, absl::Cord(bad.SerializeAsString()));

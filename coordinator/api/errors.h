@@ -20,11 +20,15 @@ class Violations {
     if (!ok) Add(field, description);
   }
   bool empty() const { return list_.empty(); }
-  // OK when there are none, else kInvalidArgument with a BadRequest payload.
+  // OK when there are none, else kInvalidArgument with a BadRequest payload that tells the first.
   absl::Status ToStatus() const;
 
  private:
+  // More are only counted: a request of some megabytes can have millions.
+  static constexpr size_t kMostKept = 256;
+
   std::vector<std::pair<std::string, std::string>> list_;
+  size_t left_out_ = 0;
 };
 
 // With the payloads as `grpc-status-details-bin`.

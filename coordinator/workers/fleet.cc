@@ -204,11 +204,9 @@ std::vector<WorkerView> Fleet::Workers() {
     view.lost = now - worker.last_seen > options_.lease;
     view.connected = worker.link != nullptr && !view.lost;
     view.draining = IsDraining(id, worker);
-    view.prompt_waits =
-        std::any_of(worker.tasks.begin(), worker.tasks.end(), [&](const auto& task) {
-          mu_.AssertHeld();
-          return !CanAnswer(id, worker, task.second.base_hash());
-        });
+    for (const auto& [task_id, task] : worker.tasks) {
+      view.prompt_waits |= !CanAnswer(id, worker, task.base_hash());
+    }
     for (const v1::DeviceInfo& device : worker.report.devices()) {
       view.devices.push_back({.index = device.index(),
                               .numerics_class = device.numerics_class(),

@@ -1,7 +1,6 @@
 #include "coordinator/workers/job_reports.h"
 
 #include <algorithm>
-#include <cmath>
 #include <optional>
 
 #include "absl/strings/str_cat.h"
@@ -17,6 +16,22 @@ namespace {
 constexpr int kMaxMetricsPerReport = 1000;
 // Weight of the newest step in the smoothed time of a step.
 constexpr double kSmoothing = 0.1;
+
+// Far more than a step can have or take. Sums of these overflow nothing, and times are in the range
+// of their types in JSON.
+constexpr int64_t kMostTokens = int64_t{1} << 40;
+constexpr int64_t kMostBytes = int64_t{1} << 60;
+constexpr double kMostStepSeconds = 1e8;
+constexpr int64_t kMostUnixSeconds = 253'402'300'799;  // the year 9999
+
+// Figures of a step that somebody may add up or show. Losses and norms may be anything.
+bool AreInRange(const v1::StepMetrics& m) {
+  const auto in = [](int64_t value, int64_t most) { return value >= 0 && value <= most; };
+  return in(m.tokens(), kMostTokens) && in(m.target_tokens(), kMostTokens) && m.redone() >= 0 &&
+         in(m.allreduce_bytes(), kMostBytes) && in(m.redone_allreduce_bytes(), kMostBytes) &&
+         m.step_seconds() >= 0 && m.step_seconds() <= kMostStepSeconds &&
+         in(m.time().seconds(), kMostUnixSeconds) && in(m.time().nanos(), 999'999'999);
+}
 
 // One report, inside its transaction.
 class ReportApplier {
@@ -66,6 +81,10 @@ class ReportApplier {
         return absl::InvalidArgumentError(
             absl::StrCat("metrics of step ", m.step(), " of ", job.total_steps()));
       }
+      if (!AreInRange(m)) {
+        return absl::InvalidArgumentError(
+            absl::StrCat("metrics of step ", m.step(), " are out of range"));
+      }
       fresh.push_back(m);
     }
     ASSIGN_OR_RETURN(const int stored, txn_.AppendMetrics(draft_, fresh));
@@ -87,10 +106,7 @@ class ReportApplier {
                              : (1 - kSmoothing) * seconds + kSmoothing * m.step_seconds();
       ++result_.new_steps;
       result_.new_tokens += m.tokens();
-      // A counter never goes back.
-      if (m.step_seconds() > 0 && std::isfinite(m.step_seconds())) {
-        result_.new_device_seconds += devices_ * m.step_seconds();
-      }
+      result_.new_device_seconds += devices_ * m.step_seconds();
     }
     if (m.has_validation_loss() && m.step() >= job.step()) {
       job.set_validation_loss(m.validation_loss());

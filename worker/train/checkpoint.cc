@@ -209,8 +209,12 @@ absl::StatusOr<JobState> DecodeCheckpoint(std::string_view bytes, std::string_vi
   std::vector<int64_t> exponents(layout.tensors().size());
   RETURN_IF_ERROR(CopyTensor(header, bytes, source, kExponents, StoredType::kI64,
                              {static_cast<int64_t>(exponents.size())}, exponents.data()));
-  for (const int64_t exponent : exponents)
+  for (const int64_t exponent : exponents) {
+    if (exponent != static_cast<int32_t>(exponent)) {
+      return Damaged(source, absl::StrCat("it has the exponent ", exponent));
+    }
     state.exponents.push_back(static_cast<int32_t>(exponent));
+  }
   return state;
 }
 

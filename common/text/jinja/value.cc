@@ -115,7 +115,11 @@ int DepthAbove(const std::vector<Value>& items) {
   return depth + 1;
 }
 
+ListObject::~ListObject() = default;
+
 // --- dictionaries
+
+DictObject::~DictObject() = default;
 
 void DictObject::Reindex() const {
   size_t count = 16;

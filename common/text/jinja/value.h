@@ -104,7 +104,9 @@ struct StringObject : Object {
   bool markup = false;  // markupsafe.Markup: escapes what is joined to it
 };
 
+// Destroyed in value.cc, where Value is whole: clang needs that.
 struct ListObject : Object {
+  ~ListObject() override;
   std::vector<Value> items;
   size_t next = 0;        // kIterator only
   std::string_view view;  // kView: "keys", "values", "items"; kTuple: "group" of groupby
@@ -113,6 +115,7 @@ struct ListObject : Object {
 
 // Keeps insertion order, as Python's dict.
 struct DictObject : Object {
+  ~DictObject() override;
   std::vector<std::pair<Value, Value>> items;
   const Value* Find(const Value& key) const;
   const Value* Find(std::string_view key) const;
