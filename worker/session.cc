@@ -120,7 +120,14 @@ void Session::RunStream() {
   context_ = nullptr;
   if (stopped_ || status == last_end_) return;  // said once, not at each try
   last_end_ = status;
-  LogWarning("session with the coordinator ended: {}; tries again", status.ToString());
+  // A certificate that is refused looks like a coordinator that hangs up.
+  const bool refused =
+      absl::IsUnavailable(status) && channels_->CertExpiry() < absl::InfiniteFuture();
+  LogWarning("session with the coordinator ended: {}; tries again{}", status.ToString(),
+             refused
+                 ? " (if it stays so: does the coordinator's --tls-client-ca hold the authority "
+                   "of this worker's certificate?)"
+                 : "");
 }
 
 }  // namespace tundra::worker

@@ -123,6 +123,8 @@ absl::Status Ingest::CheckIdentity(const WorkerId& worker, const std::string& id
       entry.set_resource(absl::StrCat("workers/", worker.value));
       return txn.AppendAudit(entry);
     }));
+    LogInfo("audit: workers/{}: Session workers/{}", identity.empty() ? "token" : identity,
+            worker.value);
   }
   absl::MutexLock lock(&mu_);
   identities_[worker] = identity;
