@@ -153,7 +153,7 @@ TEST_F(CommandTest, ATokenWhoseSecretCannotBeKeptIsNotLeftBehind) {
   ASSERT_EQ(::getrlimit(RLIMIT_FSIZE, &before), 0);
   const rlimit nothing{0, before.rlim_max};
   ASSERT_EQ(::setrlimit(RLIMIT_FSIZE, &nothing), 0);
-  EXPECT_EQ(create(dir_ / "new"), kBadInput);
+  EXPECT_EQ(create(dir_ / "new"), kUnreachable);
   ASSERT_EQ(::setrlimit(RLIMIT_FSIZE, &before), 0);
   ::signal(SIGXFSZ, SIG_DFL);
   EXPECT_THAT(service_.deleted_tokens, ElementsAre("tokens/made"));
