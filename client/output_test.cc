@@ -23,8 +23,7 @@ TEST(Output, ControlCharactersOfOthersAreShownNotObeyed) {
 TEST(Output, NamesOfOthersMakeNoLinesAndNoEscapesInATable) {
   Table table({"NAME", "STATE"});
   table.Add({"a\x1b[2J\nRUNNING\t", "x\xc2\x9b"});
-  EXPECT_EQ(table.Render(),
-            "NAME                      STATE\na\\x1b[2J\\x0aRUNNING\\x09  x\\x9b\n");
+  EXPECT_EQ(table.Render(), "NAME                     STATE\na\\x1b[2J\\x0aRUNNING\\x09  x\\x9b\n");
 }
 
 TEST(Output, FiguresReadWell) {
