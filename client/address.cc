@@ -4,6 +4,7 @@
 
 #include <cstdlib>
 #include <nlohmann/json.hpp>
+#include <set>
 #include <vector>
 
 #include "absl/strings/str_join.h"
@@ -49,6 +50,38 @@ absl::StatusOr<Address> FromContext(const YAML::Node& config, const std::string&
       known.empty() ? std::string("there are none") : "there are: " + absl::StrJoin(known, ", ")));
 }
 
+// The YAML library takes a key that is given twice in silence. Looks into maps in maps, which is
+// as deep as the file goes.
+absl::Status CheckKeys(const YAML::Node& node) {
+  if (!node.IsMap()) return absl::OkStatus();
+  std::set<std::string> seen;
+  for (const auto& item : node) {
+    if (!item.first.IsScalar() || !seen.insert(item.first.Scalar()).second) {
+      return absl::InvalidArgumentError(
+          absl::StrCat(ConfigPath(), ":", item.first.Mark().line + 1, ": ",
+                       item.first.IsScalar() ? item.first.Scalar() + " is given twice"
+                                             : "a key must be a word"));
+    }
+    RETURN_IF_ERROR(CheckKeys(item.second));
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<YAML::Node> ReadConfig() {
+  if (!FileExists(ConfigPath())) {
+    if (Env("TUNDRA_CONFIG").empty()) return YAML::Node();
+    return absl::NotFoundError(absl::StrCat("$TUNDRA_CONFIG names ", ConfigPath(),
+                                            ", which is not there: write it or unset it"));
+  }
+  try {
+    YAML::Node config = YAML::LoadFile(ConfigPath());
+    RETURN_IF_ERROR(CheckKeys(config));
+    return config;
+  } catch (const YAML::Exception& error) {
+    return absl::InvalidArgumentError(absl::StrCat(ConfigPath(), ": ", error.what()));
+  }
+}
+
 struct LocalService {
   std::string address;
   std::string token_file;
@@ -80,14 +113,7 @@ LocalService FindLocal() {
 
 absl::StatusOr<Address> Choose(const AddressFlags& flags, const LocalService& local) {
   if (!flags.address.empty()) return Address{flags.address, "--address", {}};
-  YAML::Node config;
-  if (FileExists(ConfigPath())) {
-    try {
-      config = YAML::LoadFile(ConfigPath());
-    } catch (const YAML::Exception& error) {
-      return absl::InvalidArgumentError(absl::StrCat(ConfigPath(), ": ", error.what()));
-    }
-  }
+  ASSIGN_OR_RETURN(const YAML::Node config, ReadConfig());
   try {
     const std::string context = !flags.context.empty() ? flags.context : Env("TUNDRA_CONTEXT");
     if (!context.empty()) return FromContext(config, context);

@@ -25,7 +25,8 @@ using ::tundra::testing::StatusIs;
 class AddressTest : public ::testing::Test {
  protected:
   void SetUp() override {
-    ::setenv("TUNDRA_CONFIG", (dir_ / "config.yaml").c_str(), 1);
+    ::unsetenv("TUNDRA_CONFIG");
+    ::setenv("XDG_CONFIG_HOME", dir_.path().c_str(), 1);
     ::setenv("TUNDRA_HOME", dir_.path().c_str(), 1);
     ::unsetenv("TUNDRA_CONTEXT");
     ::unsetenv("TUNDRA_ADDRESS");
@@ -33,11 +34,13 @@ class AddressTest : public ::testing::Test {
       ::unsetenv(name);
   }
   void TearDown() override {
-    for (const char* name : {"TUNDRA_CONFIG", "TUNDRA_HOME", "TUNDRA_CONTEXT", "TUNDRA_ADDRESS"}) {
+    for (const char* name :
+         {"TUNDRA_CONFIG", "XDG_CONFIG_HOME", "TUNDRA_HOME", "TUNDRA_CONTEXT", "TUNDRA_ADDRESS"}) {
       ::unsetenv(name);
     }
   }
   void Config(const std::string& text) {
+    ::setenv("TUNDRA_CONFIG", (dir_ / "config.yaml").c_str(), 1);
     TUNDRA_ASSERT_OK(WriteFileAtomically(dir_ / "config.yaml", text));
   }
   std::string Found(const AddressFlags& flags = {}) {
@@ -65,6 +68,19 @@ TEST_F(AddressTest, NearerSourcesWin) {
   EXPECT_EQ(Found(flags), "127.0.0.1:2");
   flags.address = "127.0.0.1:5";
   EXPECT_EQ(Found(flags), "127.0.0.1:5");
+}
+
+TEST_F(AddressTest, AConfigurationFileThatIsNamedMustBeThere) {
+  EXPECT_EQ(Found(), "127.0.0.1:7700") << "the usual place may be empty";
+  ::setenv("TUNDRA_CONFIG", (dir_ / "none.yaml").c_str(), 1);
+  EXPECT_THAT(FindAddress({}), StatusIs(absl::StatusCode::kNotFound, HasSubstr("none.yaml")));
+}
+
+TEST_F(AddressTest, KeysThatAreGivenTwiceAreRefusedByLine) {
+  Config("contexts:\n  a: {address: \"127.0.0.1:1\"}\n  a: {address: \"127.0.0.1:2\"}\n");
+  EXPECT_THAT(Found(), HasSubstr("config.yaml:3: a is given twice"));
+  Config("contexts:\n  a:\n    address: x:1\n    tls: false\n    address: x:2\n");
+  EXPECT_THAT(Found(), HasSubstr("config.yaml:5: address is given twice"));
 }
 
 TEST_F(AddressTest, AServiceThatIsStillStartingOrABrokenNoteIsNoAddress) {

@@ -1,8 +1,17 @@
 // tundra whoami, tundra admin tenants | tokens | workers | audit.
-#include <CLI/CLI.hpp>
-#include <cstdio>
+#include <fcntl.h>
+#include <unistd.h>
 
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <cerrno>
+#include <cstdio>
+#include <filesystem>
+#include <optional>
+
+#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "client/commands.h"
 #include "client/output.h"
 #include "client/rpc_calls.h"
@@ -93,9 +102,10 @@ using google::protobuf::Empty;
 int WhoAmI(const CommonFlags& common) {
   const std::function<void(const tundra::v1::Caller&)> print = [](const auto& caller) {
     std::printf("%s, %s, role %s\n",
-                caller.token().empty()
-                    ? "no token (the service lets everybody in)"
-                    : absl::StrCat(caller.token(), " \"", caller.display_name(), "\"").c_str(),
+                caller.token().empty() ? "no token (the service lets everybody in)"
+                                       : absl::StrCat(caller.token(), " \"",
+                                                      PrintableLine(caller.display_name()), "\"")
+                                             .c_str(),
                 caller.tenant().c_str(), RoleName(caller.role()).c_str());
   };
   return CallAndPrint(common, &Service::access, &Access::GetCaller, tundra::v1::GetCallerRequest(),
@@ -106,18 +116,35 @@ int WhoAmI(const CommonFlags& common) {
 
 struct TenantFlags {
   std::string name;
-  int32_t devices = 0;
-  int32_t active_jobs = -1;
-  uint64_t dataset_bytes = 0;
-  bool has_bytes = false;
+  std::optional<int32_t> devices;
+  std::optional<int32_t> active_jobs;
+  std::optional<uint64_t> dataset_bytes;
+  // Names of quotas that are lifted.
+  std::vector<std::string> unbounded;
+
+  bool empty() const { return !devices && !active_jobs && !dataset_bytes && unbounded.empty(); }
 };
 
-tundra::v1::Quota QuotaOf(const TenantFlags& flags) {
-  tundra::v1::Quota quota;
-  if (flags.devices > 0) quota.set_devices(flags.devices);
-  if (flags.active_jobs >= 0) quota.set_active_jobs(flags.active_jobs);
-  if (flags.has_bytes) quota.set_dataset_bytes(static_cast<int64_t>(flags.dataset_bytes));
-  return quota;
+// What flags say of a quota; the rest stays as it is.
+absl::Status Apply(const TenantFlags& flags, tundra::v1::Quota& quota) {
+  const auto lifts = [&](const char* name) {
+    return std::find(flags.unbounded.begin(), flags.unbounded.end(), name) != flags.unbounded.end();
+  };
+  for (const auto& [name, given] : {std::pair("devices", flags.devices.has_value()),
+                                    std::pair("active-jobs", flags.active_jobs.has_value()),
+                                    std::pair("dataset-bytes", flags.dataset_bytes.has_value())}) {
+    if (given && lifts(name)) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("--", name, " and --unbounded ", name, " exclude each other"));
+    }
+  }
+  if (flags.devices) quota.set_devices(*flags.devices);
+  if (flags.active_jobs) quota.set_active_jobs(*flags.active_jobs);
+  if (flags.dataset_bytes) quota.set_dataset_bytes(static_cast<int64_t>(*flags.dataset_bytes));
+  if (lifts("devices")) quota.clear_devices();
+  if (lifts("active-jobs")) quota.clear_active_jobs();
+  if (lifts("dataset-bytes")) quota.clear_dataset_bytes();
+  return absl::OkStatus();
 }
 
 std::string Of(int64_t used, bool bounded, int64_t most) {
@@ -144,17 +171,36 @@ void PrintTenant(const tundra::v1::Tenant& tenant) {
   PrintTenants(one);
 }
 
-int SaveTenant(const CommonFlags& common, const TenantFlags& flags, bool create) {
+int CreateTenant(const CommonFlags& common, const TenantFlags& flags) {
+  tundra::v1::CreateTenantRequest request;
+  request.set_tenant_id(flags.name);
+  const absl::Status applied = Apply(flags, *request.mutable_tenant()->mutable_quota());
+  if (!applied.ok()) return Fail(applied);
   const std::function<void(const tundra::v1::Tenant&)> print = PrintTenant;
-  if (create) {
-    tundra::v1::CreateTenantRequest request;
-    request.set_tenant_id(flags.name);
-    *request.mutable_tenant()->mutable_quota() = QuotaOf(flags);
-    return CallAndPrint(common, &Service::access, &Access::CreateTenant, request, print);
+  return CallAndPrint(common, &Service::access, &Access::CreateTenant, request, print);
+}
+
+// The service replaces a quota as a whole: what is not given is read from it first.
+int SetTenant(const CommonFlags& common, const TenantFlags& flags) {
+  if (flags.empty()) {
+    return Fail(absl::InvalidArgumentError(
+        "nothing to set; give --devices, --active-jobs, --dataset-bytes or --unbounded"));
   }
+  const auto service = Service::Open(common.address);
+  if (!service.ok()) return Fail(service.status());
+  tundra::v1::GetTenantRequest get;
+  get.set_name(WithPrefix("tenants/", flags.name));
+  grpc::ClientContext context;
+  Prepare(&context);
+  tundra::v1::Tenant tenant;
+  const grpc::Status got = service->access()->GetTenant(&context, get, &tenant);
+  if (!got.ok()) return Fail(service->Explain(got));
+  const absl::Status applied = Apply(flags, *tenant.mutable_quota());
+  if (!applied.ok()) return Fail(applied);
   tundra::v1::UpdateTenantRequest request;
-  request.mutable_tenant()->set_name(WithPrefix("tenants/", flags.name));
-  *request.mutable_tenant()->mutable_quota() = QuotaOf(flags);
+  request.mutable_tenant()->set_name(tenant.name());
+  *request.mutable_tenant()->mutable_quota() = tenant.quota();
+  const std::function<void(const tundra::v1::Tenant&)> print = PrintTenant;
   return CallAndPrint(common, &Service::access, &Access::UpdateTenant, request, print);
 }
 
@@ -177,8 +223,7 @@ void AddQuotaFlags(CLI::App* command, TenantFlags* flags) {
       ->add_option(
           "--dataset-bytes", flags->dataset_bytes,
           "Most bytes of its data sets and uploaded adapters: 500MB, 20GB (powers of 1000), 1GiB")
-      ->transform(CLI::AsSizeValue(true))
-      ->each([flags](const std::string&) { flags->has_bytes = true; });
+      ->transform(CLI::AsSizeValue(true));
 }
 
 void AddTenants(CLI::App& admin, CommonFlags& common, Run* run) {
@@ -187,16 +232,21 @@ void AddTenants(CLI::App& admin, CommonFlags& common, Run* run) {
   auto flags = std::make_shared<TenantFlags>();
   CLI::App* create = NewCommand(*tenants, common, "create", "Make a tenant");
   CLI::App* set = NewCommand(*tenants, common, "set",
-                             "Replace a tenant's quota; what is not given is not bounded");
+                             "Change a tenant's quota; what is not given stays as it is");
   CLI::App* remove =
       NewCommand(*tenants, common, "delete", "Delete a tenant that has nothing any more");
   AddQuotaFlags(create, flags.get());
   AddQuotaFlags(set, flags.get());
+  set->add_option("--unbounded", flags->unbounded,
+                  "Lift a quota: devices, active-jobs or dataset-bytes (repeatable)")
+      ->check(CLI::IsMember({"devices", "active-jobs", "dataset-bytes"}))
+      ->expected(1)
+      ->take_all();
   remove->add_option("TENANT", flags->name)->required();
   tenants->callback([=, &common] {
     *run = [=, &common] {
-      if (create->parsed()) return SaveTenant(common, *flags, true);
-      if (set->parsed()) return SaveTenant(common, *flags, false);
+      if (create->parsed()) return CreateTenant(common, *flags);
+      if (set->parsed()) return SetTenant(common, *flags);
       if (remove->parsed()) return DeleteTenant(common, flags->name);
       const std::function<void(const tundra::v1::ListTenantsResponse&)> print = PrintTenants;
       return ListAndPrint(common, &Service::access, &Access::ListTenants,
@@ -211,45 +261,102 @@ struct TokenFlags {
   std::string name;
   std::string tenant = "default";
   std::string role = "user";
-  int64_t lifetime_s = 0;
+  std::optional<int64_t> lifetime_s;
   std::string to;
   std::string only_tenant;
 };
 
-int CreateToken(const CommonFlags& common, const TokenFlags& flags) {
-  if (!flags.to.empty() && FileExists(flags.to)) {
-    return Fail(absl::AlreadyExistsError(
-        absl::StrCat("--to ", flags.to, " is there already; name a new file")));
+// A file that is made before a secret is: one that nobody could read would be left behind
+// otherwise.
+class NewFile {
+ public:
+  // Errors: kAlreadyExists, and those of the folder.
+  static absl::StatusOr<NewFile> Make(const std::string& path) {
+    Fd fd(::open(path.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600));
+    if (!fd.valid() && errno == EEXIST) {
+      return absl::AlreadyExistsError(
+          absl::StrCat("--to ", path, " is there already; name a new file"));
+    }
+    if (!fd.valid()) return ErrnoStatus(errno, "--to " + path);
+    return NewFile(path, std::move(fd));
   }
-  const auto service = Service::Open(common.address);
-  if (!service.ok()) return Fail(service.status());
+  // Writes it and has it kept, power cuts included.
+  absl::Status Write(std::string_view bytes) const {
+    RETURN_IF_ERROR(WriteAll(fd_.get(), bytes, path_));
+    if (::fsync(fd_.get()) != 0) return ErrnoStatus(errno, path_);
+    const std::string dir = std::filesystem::path(path_).parent_path().string();
+    return SyncDir(dir.empty() ? "." : dir);
+  }
+  void Remove() const { ::unlink(path_.c_str()); }
+
+ private:
+  NewFile(std::string path, Fd fd) : path_(std::move(path)), fd_(std::move(fd)) {}
+
+  std::string path_;
+  Fd fd_;
+};
+
+// Why a secret could not be kept, after its token was deleted again.
+absl::Status Undo(const Service& service, const tundra::v1::Token& token,
+                  const absl::Status& status) {
+  grpc::ClientContext context;
+  Prepare(&context);
+  tundra::v1::DeleteTokenRequest request;
+  request.set_name(token.name());
+  Empty empty;
+  const grpc::Status undone = service.access()->DeleteToken(&context, request, &empty);
+  return Annotate(status, undone.ok() ? absl::StrCat(token.name(), " was deleted again")
+                                      : absl::StrCat(token.name(),
+                                                     " is there and its secret is "
+                                                     "lost: delete it"));
+}
+
+// Makes the token and writes its secret into `file`, if there is one.
+absl::StatusOr<tundra::v1::Token> MakeToken(const Service& service, const TokenFlags& flags,
+                                            const std::optional<NewFile>& file) {
   tundra::v1::CreateTokenRequest request;
   request.mutable_token()->set_display_name(flags.name);
   request.mutable_token()->set_tenant(WithPrefix("tenants/", flags.tenant));
   request.mutable_token()->set_role(ParseRole(flags.role));
-  if (flags.lifetime_s > 0) request.mutable_lifetime()->set_seconds(flags.lifetime_s);
+  if (flags.lifetime_s) request.mutable_lifetime()->set_seconds(*flags.lifetime_s);
   grpc::ClientContext context;
   Prepare(&context);
   tundra::v1::Token token;
-  const grpc::Status status = service->access()->CreateToken(&context, request, &token);
-  if (!status.ok()) return Fail(service->Explain(status));
+  RETURN_IF_ERROR(service.Explain(service.access()->CreateToken(&context, request, &token)));
+  if (!file) return token;
+  const absl::Status written = file->Write(token.secret() + "\n");
+  if (!written.ok()) return Undo(service, token, written);
+  token.clear_secret();
+  return token;
+}
+
+int CreateToken(const CommonFlags& common, const TokenFlags& flags) {
+  const auto service = Service::Open(common.address);
+  if (!service.ok()) return Fail(service.status());
+  std::optional<NewFile> file;
   if (!flags.to.empty()) {
-    const absl::Status written = WriteFileAtomically(flags.to, token.secret() + "\n");
-    if (!written.ok()) return Fail(written);
-    token.clear_secret();
+    auto made = NewFile::Make(flags.to);
+    if (!made.ok()) return Fail(made.status());
+    file = *std::move(made);
+  }
+  const auto token = MakeToken(*service, flags, file);
+  if (!token.ok()) {
+    if (file) file->Remove();
+    return Fail(token.status());
   }
   if (common.json()) {
-    std::printf("%s\n", ToJson(token).c_str());
+    std::printf("%s\n", ToJson(*token).c_str());
     return kOk;
   }
-  std::fprintf(stderr, "%s: %s of %s, role %s%s\n", token.name().c_str(),
-               token.display_name().c_str(), token.tenant().c_str(), RoleName(token.role()).c_str(),
-               token.has_expire_time()
-                   ? absl::StrCat(", until ", HumanTime(token.expire_time())).c_str()
+  std::fprintf(stderr, "%s: %s of %s, role %s%s\n", token->name().c_str(),
+               PrintableLine(token->display_name()).c_str(), token->tenant().c_str(),
+               RoleName(token->role()).c_str(),
+               token->has_expire_time()
+                   ? absl::StrCat(", until ", HumanTime(token->expire_time())).c_str()
                    : "");
   if (flags.to.empty()) {
     std::fprintf(stderr, "keep it now, it is not shown again:\n");
-    std::printf("%s\n", token.secret().c_str());
+    std::printf("%s\n", token->secret().c_str());
   } else {
     std::fprintf(stderr, "written to %s, readable by you alone\n", flags.to.c_str());
   }
@@ -300,7 +407,15 @@ void AddTokens(CLI::App& admin, CommonFlags& common, Run* run) {
                    "How long it is valid: 90d, 12h, 30m (default: until it is deleted)")
       ->transform(CLI::AsNumberWithUnit(
           std::map<std::string, int64_t>{{"m", 60}, {"h", 3600}, {"d", 86'400}},
-          CLI::AsNumberWithUnit::UNIT_REQUIRED));
+          CLI::AsNumberWithUnit::UNIT_REQUIRED))
+      ->check(
+          [](const std::string& seconds) -> std::string {
+            int64_t number = 0;
+            const bool fits = absl::SimpleAtoi(seconds, &number) && number >= 60 &&
+                              number <= int64_t{3660} * 86'400;
+            return fits ? "" : "must be a minute to ten years, for example 90d";
+          },
+          "");
   create->add_option("--to", flags->to, "Write the secret into this new file instead");
   CLI::App* remove =
       NewCommand(*tokens, common, "delete", "Delete a token: it is refused from now on");
@@ -324,14 +439,43 @@ void PrintWorkers(const tundra::v1::ListWorkersResponse& response) {
     std::string state = tundra::v1::WorkerState_Name(w.state());
     for (char& c : state) c = static_cast<char>(std::tolower(c));
     if (w.drained()) state += " (drained)";
-    table.Add({w.name(), Printable(w.display_name()), state, std::to_string(w.devices_size()),
-               std::to_string(free), std::to_string(w.bases_size()), Printable(w.build()),
+    table.Add({w.name(), w.display_name(), state, std::to_string(w.devices_size()),
+               std::to_string(free), std::to_string(w.bases_size()), w.build(),
                HumanTime(w.last_seen_time())});
   }
   std::printf("%s", table.Render().c_str());
 }
 
-int SetDrained(const CommonFlags& common, const std::string& name, bool drained) {
+// "workers/ID" of a resource name, an id, or a display name that one worker alone has.
+absl::StatusOr<std::string> WorkerName(const CommonFlags& common, const std::string& text) {
+  if (text.starts_with("workers/")) return text;
+  ASSIGN_OR_RETURN(const Service service, Service::Open(common.address));
+  std::vector<std::string> named;
+  tundra::v1::ListWorkersRequest request;
+  request.set_page_size(1000);
+  do {
+    grpc::ClientContext context;
+    Prepare(&context);
+    tundra::v1::ListWorkersResponse page;
+    RETURN_IF_ERROR(service.Explain(service.fleet()->ListWorkers(&context, request, &page)));
+    for (const auto& worker : page.workers()) {
+      if (worker.name() == "workers/" + text) return worker.name();
+      if (worker.display_name() == text) named.push_back(worker.name());
+    }
+    request.set_page_token(page.next_page_token());
+  } while (!request.page_token().empty());
+  if (named.size() == 1) return named[0];
+  if (named.empty()) {
+    return absl::NotFoundError(absl::StrCat("no worker with the id or host '", text,
+                                            "'; `tundra admin workers` lists them"));
+  }
+  return absl::InvalidArgumentError(absl::StrCat("several workers have the host '", text,
+                                                 "': name one of ", absl::StrJoin(named, ", ")));
+}
+
+int SetDrained(const CommonFlags& common, const std::string& text, bool drained) {
+  const auto name = WorkerName(common, text);
+  if (!name.ok()) return Fail(name.status());
   const std::function<void(const tundra::v1::Worker&)> print = [&](const auto& worker) {
     std::printf(
         "%s %s\n", worker.name().c_str(),
@@ -339,11 +483,11 @@ int SetDrained(const CommonFlags& common, const std::string& name, bool drained)
   };
   if (drained) {
     tundra::v1::DrainWorkerRequest request;
-    request.set_name(WithPrefix("workers/", name));
+    request.set_name(*name);
     return CallAndPrint(common, &Service::fleet, &Fleet::DrainWorker, request, print);
   }
   tundra::v1::UndrainWorkerRequest request;
-  request.set_name(WithPrefix("workers/", name));
+  request.set_name(*name);
   return CallAndPrint(common, &Service::fleet, &Fleet::UndrainWorker, request, print);
 }
 
@@ -355,7 +499,8 @@ void AddWorkers(CLI::App& admin, CommonFlags& common, Run* run) {
                                "Give it no new work; its jobs are saved and go on elsewhere");
   CLI::App* undrain = NewCommand(*workers, common, "undrain", "Let it take work again");
   for (CLI::App* command : {drain, undrain}) {
-    command->add_option("WORKER", *name, "workers/ID, as the list shows it")->required();
+    command->add_option("WORKER", *name, "workers/ID, or a HOST of the list that one alone has")
+        ->required();
   }
   workers->callback([=, &common] {
     *run = [=, &common] {
@@ -378,11 +523,10 @@ int Audit(const CommonFlags& common, int32_t limit) {
         Table table({"TIME", "WHO", "TENANT", "FROM", "METHOD", "WHAT", "OUTCOME"});
         for (const auto& e : list.entries()) {
           const auto code = static_cast<absl::StatusCode>(e.code());
-          table.Add({HumanTime(e.time()), e.actor(), e.tenant(), Printable(e.peer()), e.method(),
-                     Printable(e.resource()),
+          table.Add({HumanTime(e.time()), e.actor(), e.tenant(), e.peer(), e.method(), e.resource(),
                      e.code() == 0 ? "OK"
                                    : absl::StrCat(absl::StatusCodeToString(code), ": ",
-                                                  Printable(e.message()).substr(0, 60))});
+                                                  e.message().substr(0, 60))});
         }
         std::printf("%s", table.Render().c_str());
       };

@@ -91,7 +91,7 @@ int Validate(const CommonFlags& common, const ValidateFlags& flags) {
     return report.valid() ? kOk : kBadInput;
   }
   std::printf("%s", PreviewText(report, OnTerminal()).c_str());
-  std::printf("%s\n", SummaryText(report, flags.data).c_str());
+  std::printf("%s\n", Printable(SummaryText(report, flags.data)).c_str());
   std::string histogram;
   for (int i = 0; i < report.length_bounds_size() && i < report.length_counts_size(); ++i) {
     if (report.length_counts(i) == 0) continue;
@@ -130,9 +130,16 @@ int ListDatasets(const CommonFlags& common) {
     std::printf("%s\n", ToJson(all).c_str());
     return kOk;
   }
-  Table table({"NAME", "FILE", "SIZE", "CREATED"});
+  const auto tenants = HasOtherTenants(*service, all.datasets());
+  if (!tenants.ok()) return Fail(tenants.status());
+  std::vector<std::string> header = {"NAME", "FILE", "SIZE", "CREATED"};
+  if (*tenants) header.emplace_back("TENANT");
+  Table table(header);
   for (const auto& d : all.datasets()) {
-    table.Add({d.name(), d.display_name(), HumanBytes(d.size_bytes()), HumanTime(d.create_time())});
+    std::vector<std::string> row = {d.name(), d.display_name(), HumanBytes(d.size_bytes()),
+                                    HumanTime(d.create_time())};
+    if (*tenants) row.push_back(d.tenant());
+    table.Add(row);
   }
   std::printf("%s", table.Render().c_str());
   return kOk;

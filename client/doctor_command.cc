@@ -119,7 +119,7 @@ int Doctor(const CommonFlags& common) {
     json.push_back({{"check", finding.what}, {"ok", finding.ok}, {"detail", finding.detail}});
     if (!common.json()) {
       std::printf("%-4s %-8s %s\n", finding.ok ? "ok" : "!!", finding.what.c_str(),
-                  finding.detail.c_str());
+                  Printable(finding.detail).c_str());
     }
   }
   if (common.json()) std::printf("%s\n", json.dump(2).c_str());

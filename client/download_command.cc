@@ -139,8 +139,9 @@ int RunDownload(const CommonFlags& common, const DownloadFlags& flags) {
     const absl::Status status = Download(*service, adapter->name(), file, flags.to);
     if (!status.ok()) return Fail(status);
     if (!common.json()) {
-      std::printf("%s/%s  %s  sha256 %s\n", flags.to.c_str(), file.filename().c_str(),
-                  HumanBytes(file.size_bytes()).c_str(), file.sha256().c_str());
+      std::printf("%s/%s  %s  sha256 %s\n", flags.to.c_str(),
+                  PrintableLine(file.filename()).c_str(), HumanBytes(file.size_bytes()).c_str(),
+                  PrintableLine(file.sha256()).c_str());
     }
   }
   if (common.json()) std::printf("%s\n", ToJson(*adapter).c_str());

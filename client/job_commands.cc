@@ -40,6 +40,32 @@ Target FindJob(const CommonFlags& common, const std::string& text) {
   return target;
 }
 
+absl::StatusOr<std::string> JobsTable(const Service& service,
+                                      const tundra::v1::ListJobsResponse& list) {
+  ASSIGN_OR_RETURN(const bool tenants, HasOtherTenants(service, list.jobs()));
+  std::vector<std::string> header = {"JOB",  "NAME",     "STATE",   "STEP",
+                                     "LOSS", "VAL LOSS", "CREATED", "WAITING FOR"};
+  if (tenants) header.insert(header.begin() + 2, "TENANT");
+  Table table(header);
+  for (const Job& job : list.jobs()) {
+    const std::string waiting =
+        job.state() == tundra::v1::QUEUED && job.has_waiting()
+            ? absl::StrFormat("#%d: %s", job.waiting().position(), job.waiting().reason())
+            : "";
+    std::vector<std::string> row = {IdOf(job),
+                                    job.display_name(),
+                                    StateName(job.state()),
+                                    absl::StrFormat("%d/%d", job.step(), job.total_steps()),
+                                    Loss(job.has_train_loss(), job.train_loss()),
+                                    Loss(job.has_validation_loss(), job.validation_loss()),
+                                    HumanTime(job.create_time()),
+                                    waiting};
+    if (tenants) row.insert(row.begin() + 2, job.tenant());
+    table.Add(row);
+  }
+  return table.Render();
+}
+
 int ListJobs(const CommonFlags& common, const std::string& filter, int limit) {
   const auto service = Service::Open(common.address);
   if (!service.ok()) return Fail(service.status());
@@ -61,19 +87,9 @@ int ListJobs(const CommonFlags& common, const std::string& filter, int limit) {
     std::printf("%s\n", ToJson(all).c_str());
     return kOk;
   }
-  Table table({"JOB", "NAME", "STATE", "STEP", "LOSS", "VAL LOSS", "CREATED", "WAITING FOR"});
-  for (const Job& job : all.jobs()) {
-    const std::string waiting =
-        job.state() == tundra::v1::QUEUED && job.has_waiting()
-            ? absl::StrFormat("#%d: %s", job.waiting().position(), job.waiting().reason())
-            : "";
-    table.Add({IdOf(job), job.display_name(), StateName(job.state()),
-               absl::StrFormat("%d/%d", job.step(), job.total_steps()),
-               Loss(job.has_train_loss(), job.train_loss()),
-               Loss(job.has_validation_loss(), job.validation_loss()), HumanTime(job.create_time()),
-               waiting});
-  }
-  std::printf("%s", table.Render().c_str());
+  const auto text = JobsTable(*service, all);
+  if (!text.ok()) return Fail(text.status());
+  std::printf("%s", text->c_str());
   if (!request.page_token().empty()) {
     std::fprintf(stderr, "(the newest %d; --limit shows more)\n", limit);
   }
@@ -81,12 +97,15 @@ int ListJobs(const CommonFlags& common, const std::string& filter, int limit) {
 }
 
 void PrintJob(const Job& job) {
-  std::printf("%s  %s\n  state      %s\n", IdOf(job).c_str(), job.display_name().c_str(),
+  std::printf("%s  %s\n  tenant     %s\n  state      %s\n", IdOf(job).c_str(),
+              PrintableLine(job.display_name()).c_str(), PrintableLine(job.tenant()).c_str(),
               StateName(job.state()).c_str());
-  if (job.has_failure()) std::printf("  failure    %s\n", job.failure().message().c_str());
+  if (job.has_failure()) {
+    std::printf("  failure    %s\n", Printable(job.failure().message()).c_str());
+  }
   if (job.has_waiting() && job.state() == tundra::v1::QUEUED) {
     std::printf("  waiting    position %d: %s\n", job.waiting().position(),
-                job.waiting().reason().c_str());
+                PrintableLine(job.waiting().reason()).c_str());
   }
   std::printf("  step       %lld of %lld, attempt %lld\n", static_cast<long long>(job.step()),
               static_cast<long long>(job.total_steps()), static_cast<long long>(job.attempt()));
@@ -101,10 +120,10 @@ void PrintJob(const Job& job) {
   if (job.has_time_left()) {
     std::printf("  time left  %s\n", HumanDuration(ToDuration(job.time_left())).c_str());
   }
-  std::printf("  base       %s (%s)\n", job.spec().base().c_str(),
-              job.base_hash().substr(0, 12).c_str());
+  std::printf("  base       %s (%s)\n", PrintableLine(job.spec().base()).c_str(),
+              PrintableLine(job.base_hash().substr(0, 12)).c_str());
   for (const auto& [key, value] : job.labels()) {
-    std::printf("  label      %s = %s\n", key.c_str(), value.c_str());
+    std::printf("  label      %s = %s\n", PrintableLine(key).c_str(), PrintableLine(value).c_str());
   }
   for (const auto& sample : job.samples()) {
     std::printf("  prompt     %s\n    before   %s\n    after    %s\n",
@@ -112,8 +131,8 @@ void PrintJob(const Job& job) {
                 Printable(sample.after()).c_str());
   }
   for (const auto& file : job.adapter().files()) {
-    std::printf("  adapter    %s, %s, sha256 %s\n", file.filename().c_str(),
-                HumanBytes(file.size_bytes()).c_str(), file.sha256().c_str());
+    std::printf("  adapter    %s, %s, sha256 %s\n", PrintableLine(file.filename()).c_str(),
+                HumanBytes(file.size_bytes()).c_str(), PrintableLine(file.sha256()).c_str());
   }
 }
 
@@ -203,7 +222,7 @@ int Logs(const CommonFlags& common, const std::string& text) {
       }
       std::printf("%s  %-10s %s%s\n", HumanTime(event.time()).c_str(),
                   StateName(event.state()).c_str(), event.warning() ? "warning: " : "",
-                  event.message().c_str());
+                  Printable(event.message()).c_str());
     }
     request.set_page_token(page.next_page_token());
   } while (!request.page_token().empty());

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <map>
+#include <set>
 
 #include "absl/strings/str_join.h"
 #include "common/status.h"
@@ -82,6 +83,12 @@ auto Texts(std::function<void(const std::string&, Job*)> add) {
   };
 }
 
+// The YAML library takes a key that is given twice in silence.
+absl::Status GivenTwice(const YAML::Node& key) {
+  return absl::InvalidArgumentError(
+      absl::StrCat("gives ", key.Scalar(), " twice, again in line ", key.Mark().line + 1));
+}
+
 absl::Status SetDevices(const YAML::Node& node, Job* job) {
   auto* resources = job->mutable_spec()->mutable_resources();
   const std::string expected = "a whole number, or {min: N, max: N}";
@@ -91,8 +98,10 @@ absl::Status SetDevices(const YAML::Node& node, Job* job) {
       return absl::OkStatus();
     }
     if (!node.IsMap()) return Wrong(node, expected);
+    std::set<std::string> seen;
     for (const auto& item : node) {
       const std::string key = item.first.as<std::string>();
+      if (!seen.insert(key).second) return GivenTwice(item.first);
       if (key == "min") {
         resources->mutable_device_range()->set_min(item.second.as<int32_t>());
       } else if (key == "max") {
@@ -126,7 +135,10 @@ absl::Status SetLabels(const YAML::Node& node, Job* job) {
   if (!node.IsMap()) return Wrong(node, "a map of texts");
   for (const auto& item : node) {
     if (!item.second.IsScalar()) return Wrong(item.second, "a map of texts");
-    (*job->mutable_labels())[item.first.Scalar()] = item.second.Scalar();
+    const std::string key = item.first.Scalar();
+    if (!job->mutable_labels()->insert({key, item.second.Scalar()}).second) {
+      return GivenTwice(item.first);
+    }
   }
   return absl::OkStatus();
 }

@@ -22,7 +22,7 @@ First steps:
   tundra download JOB --to my-adapter                  fetch the adapter (PEFT layout)
   tundra generate --base tiny-tales --adapter JOB --prompt "Where is my parcel?"
 
-JOB is a job's id, or its name (the newest of that name).
+JOB is a job's id, or its name (the newest of that name of your own tenant).
 Exit codes: 0 ok, 1 the job failed, 2 bad usage or input, 3 service unreachable.)";
 
 int UnknownCommand(const CLI::App& app, const std::string& word) {

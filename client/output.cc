@@ -48,7 +48,9 @@ bool IsUtf8(const std::string& text) {
   }
 }
 
-std::string Printable(std::string_view text) {
+namespace {
+
+std::string Escaped(std::string_view text, bool lines) {
   std::string out;
   for (size_t i = 0; i < text.size(); ++i) {
     const auto c = static_cast<unsigned char>(text[i]);
@@ -58,7 +60,7 @@ std::string Printable(std::string_view text) {
                       static_cast<unsigned char>(text[i + 1]) < 0xa0;
     if (high) {
       absl::StrAppendFormat(&out, "\\x%02x", static_cast<unsigned char>(text[++i]));
-    } else if ((c < 0x20 && c != '\n' && c != '\t') || c == 0x7f) {
+    } else if ((c < 0x20 && !(lines && (c == '\n' || c == '\t'))) || c == 0x7f) {
       absl::StrAppendFormat(&out, "\\x%02x", c);
     } else {
       out += text[i];
@@ -66,6 +68,11 @@ std::string Printable(std::string_view text) {
   }
   return out;
 }
+
+}  // namespace
+
+std::string Printable(std::string_view text) { return Escaped(text, /*lines=*/true); }
+std::string PrintableLine(std::string_view text) { return Escaped(text, /*lines=*/false); }
 
 bool OnTerminal() {
   const char* term = std::getenv("TERM");
@@ -86,6 +93,11 @@ std::string ToJson(const google::protobuf::Message& message, bool compact) {
   if (!google::protobuf::util::MessageToJsonString(message, &json, options).ok()) json = "{}";
   while (!json.empty() && json.back() == '\n') json.pop_back();
   return json;
+}
+
+void Table::Add(const std::vector<std::string>& row) {
+  std::vector<std::string>& cells = rows_.emplace_back();
+  for (const std::string& cell : row) cells.push_back(PrintableLine(cell));
 }
 
 std::string Table::Render() const {

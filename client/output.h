@@ -26,12 +26,14 @@ int ExitCodeOf(const absl::Status& status);
 // Prints "tundra: MESSAGE" on standard error and returns the exit code.
 int Fail(const absl::Status& status);
 
-// Text of others (data, models, messages) for a terminal: control characters but line
-// breaks and tabs as "\x1b", so that they are seen and do nothing.
 // Whether names and texts can be sent.
 bool IsUtf8(const std::string& text);
 
+// Text of others (data, models, names, messages) for a terminal: control characters but line
+// breaks and tabs as "\x1b", so that they are seen and do nothing.
 std::string Printable(std::string_view text);
+// As Printable, line breaks and tabs too: for a name, which must not make lines of its own.
+std::string PrintableLine(std::string_view text);
 
 // Whether standard output is a terminal that takes colours and cursor moves.
 bool OnTerminal();
@@ -44,7 +46,8 @@ std::string ToJson(const google::protobuf::Message& message, bool compact = fals
 class Table {
  public:
   explicit Table(std::vector<std::string> header) : rows_{std::move(header)} {}
-  void Add(std::vector<std::string> row) { rows_.push_back(std::move(row)); }
+  // Cells may hold text of others: control characters are shown as by PrintableLine.
+  void Add(const std::vector<std::string>& row);
   // Columns as wide as their widest cell (in characters), two spaces between.
   std::string Render() const;
 

@@ -20,6 +20,12 @@ TEST(Output, ControlCharactersOfOthersAreShownNotObeyed) {
             "\\x9b31m é ÿ");
 }
 
+TEST(Output, NamesOfOthersMakeNoLinesAndNoEscapesInATable) {
+  Table table({"NAME", "STATE"});
+  table.Add({"a\x1b[2J\nRUNNING\t", "x\xc2\x9b"});
+  EXPECT_EQ(table.Render(), "NAME                     STATE\na\\x1b[2J\\x0aRUNNING\\x09  x\\x9b\n");
+}
+
 TEST(Output, FiguresReadWell) {
   EXPECT_EQ(HumanBytes(999), "999 B");
   EXPECT_EQ(HumanBytes(3'200'000), "3.2 MB");

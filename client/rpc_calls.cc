@@ -119,7 +119,28 @@ bool LooksLikeJobId(std::string_view text) {
              std::string_view::npos;
 }
 
+// The newest jobs of a filter.
+absl::StatusOr<tundra::v1::ListJobsResponse> FirstJobs(const Service& service,
+                                                       const std::string& filter, int most) {
+  grpc::ClientContext context;
+  Prepare(&context);
+  tundra::v1::ListJobsRequest request;
+  request.set_page_size(most);
+  request.set_filter(filter);
+  tundra::v1::ListJobsResponse response;
+  RETURN_IF_ERROR(service.Explain(service.jobs()->ListJobs(&context, request, &response)));
+  return response;
+}
+
 }  // namespace
+
+absl::StatusOr<tundra::v1::Caller> Service::GetCaller() const {
+  grpc::ClientContext context;
+  Prepare(&context);
+  tundra::v1::Caller caller;
+  RETURN_IF_ERROR(Explain(access()->GetCaller(&context, tundra::v1::GetCallerRequest(), &caller)));
+  return caller;
+}
 
 absl::StatusOr<std::string> Service::JobName(const std::string& text) const {
   if (text.starts_with("jobs/")) return text;
@@ -127,18 +148,29 @@ absl::StatusOr<std::string> Service::JobName(const std::string& text) const {
   if (text.find('"') != std::string::npos) {
     return absl::InvalidArgumentError("a job's name has no quotes in it");
   }
-  grpc::ClientContext context;
-  Prepare(&context);
-  tundra::v1::ListJobsRequest request;
-  request.set_page_size(1);
-  request.set_filter(absl::StrCat("display_name = \"", text, "\""));
-  tundra::v1::ListJobsResponse response;
-  RETURN_IF_ERROR(Explain(jobs()->ListJobs(&context, request, &response)));
-  if (response.jobs_size() == 0) {
-    return absl::NotFoundError(
-        absl::StrCat("no job with the id or name '", text, "'; `tundra jobs` lists them"));
+  ASSIGN_OR_RETURN(const tundra::v1::Caller caller, GetCaller());
+  const std::string named = absl::StrCat("display_name = \"", text, "\"");
+  const std::string tenant = caller.tenant().substr(caller.tenant().find('/') + 1);
+  ASSIGN_OR_RETURN(const tundra::v1::ListJobsResponse own,
+                   FirstJobs(*this, absl::StrCat(named, " AND tenant = \"", tenant, "\""), 1));
+  if (own.jobs_size() > 0) return own.jobs(0).name();
+  if (caller.role() == tundra::v1::ROLE_ADMIN) {
+    constexpr int kShown = 5;
+    ASSIGN_OR_RETURN(const tundra::v1::ListJobsResponse others, FirstJobs(*this, named, kShown));
+    std::vector<std::string> lines;
+    for (const auto& job : others.jobs()) {
+      lines.push_back(absl::StrCat("  ", job.name(), " of ", job.tenant()));
+    }
+    if (!others.next_page_token().empty()) lines.emplace_back("  … and more");
+    if (!lines.empty()) {
+      return absl::NotFoundError(absl::StrCat(
+          caller.tenant(), ", your tenant, has no job of the name '", text,
+          "'; others have. A name means a job of one's own tenant; name these by their IDs:\n",
+          absl::StrJoin(lines, "\n")));
+    }
   }
-  return response.jobs(0).name();
+  return absl::NotFoundError(
+      absl::StrCat("no job with the id or name '", text, "'; `tundra jobs` lists them"));
 }
 
 absl::StatusOr<tundra::v1::Dataset> UploadDataset(const Service& service, const std::string& path,

@@ -4,6 +4,7 @@
 #include <grpcpp/client_context.h>
 #include <grpcpp/support/status.h>
 
+#include <algorithm>
 #include <chrono>
 #include <memory>
 #include <string>
@@ -50,8 +51,12 @@ class Service {
   // Waits before a call is tried again (common/rpc.h).
   void AwaitNextTry(absl::Duration pause) const { tundra::AwaitNextTry(*channel_, pause); }
 
-  // "jobs/ID" for an id, a resource name, or a display name (the newest job of
-  // that name). Errors: kNotFound.
+  // Whose token the calls carry.
+  absl::StatusOr<tundra::v1::Caller> GetCaller() const;
+
+  // "jobs/ID" for an id, a resource name, or a display name: the newest job of that name of the
+  // caller's own tenant. A name never reaches another tenant's job, for an admin either.
+  // Errors: kNotFound, which tells an admin of the jobs of that name elsewhere.
   absl::StatusOr<std::string> JobName(const std::string& text) const;
 
  private:
@@ -64,6 +69,17 @@ std::vector<FieldViolation> Violations(const grpc::Status& status);
 
 // Sets the deadline of a call that answers at once.
 void Prepare(grpc::ClientContext* context, absl::Duration timeout = absl::Seconds(30));
+
+// Whether a list of jobs or data sets has one of another tenant than the caller's, as an admin's
+// may: then it must say whose each is.
+template <typename Rows>
+absl::StatusOr<bool> HasOtherTenants(const Service& service, const Rows& rows) {
+  if (rows.empty()) return false;
+  const absl::StatusOr<tundra::v1::Caller> caller = service.GetCaller();
+  if (!caller.ok()) return caller.status();
+  return std::any_of(rows.begin(), rows.end(),
+                     [&](const auto& row) { return row.tenant() != caller->tenant(); });
+}
 
 // Uploads a data set with a progress bar on a terminal.
 absl::StatusOr<tundra::v1::Dataset> UploadDataset(const Service& service, const std::string& path,

@@ -136,12 +136,13 @@ TEST(WatchTest, SaysThatTheJobHasNotEndedInTime) {
 
 TEST(JobName, TellsIdsFromNames) {
   ScriptedService service;
+  service.caller.set_tenant("tenants/mine");
   service.job.set_name("jobs/job-found");
   EXPECT_EQ(*service.Open().JobName("jobs/anything"), "jobs/anything");
   EXPECT_EQ(*service.Open().JobName("job-0123456789abcdefghij"), "jobs/job-0123456789abcdefghij");
   EXPECT_TRUE(service.filters.empty());
   EXPECT_EQ(*service.Open().JobName("job-nightly"), "jobs/job-found");
-  EXPECT_THAT(service.filters, ElementsAre("display_name = \"job-nightly\""));
+  EXPECT_THAT(service.filters, ElementsAre("display_name = \"job-nightly\" AND tenant = \"mine\""));
 }
 
 class DownloadTest : public ::testing::Test {

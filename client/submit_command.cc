@@ -75,7 +75,7 @@ absl::Status Validate(const Service& service, const JobFile& file, const std::st
                                                    report.error_count() == 1 ? " fault" : " faults",
                                                    "\n", FindingsText(report, written)));
   }
-  if (!quiet) std::printf("%s\n", SummaryText(report, written).c_str());
+  if (!quiet) std::printf("%s\n", Printable(SummaryText(report, written)).c_str());
   return absl::OkStatus();
 }
 
@@ -159,7 +159,8 @@ int Submit(const CommonFlags& common, const SubmitFlags& flags) {
   if (common.json()) {
     std::printf("%s\n", ToJson(*job, flags.follow).c_str());
   } else {
-    std::printf("submitted %s (%s): %lld steps\n", job->name().c_str(), job->display_name().c_str(),
+    std::printf("submitted %s (%s): %lld steps\n", job->name().c_str(),
+                PrintableLine(job->display_name()).c_str(),
                 static_cast<long long>(job->total_steps()));
   }
   std::fflush(stdout);

@@ -51,7 +51,7 @@ class Screen {
   void Event(const JobEvent& event) {
     Clear();
     std::printf("%s  %-10s %s\n", HumanTime(event.time()).c_str(), StateName(event.state()).c_str(),
-                event.message().c_str());
+                Printable(event.message()).c_str());
     std::fflush(stdout);
   }
 
@@ -171,7 +171,7 @@ int ReportEnd(const Job& job, bool json) {
     case tundra::v1::FAILED:
       std::fprintf(stderr, "tundra: %s failed (%s): %s\n", id.c_str(),
                    tundra::v1::FailureCode_Name(job.failure().code()).c_str(),
-                   job.failure().message().c_str());
+                   Printable(job.failure().message()).c_str());
       break;
     default:
       std::fprintf(stderr, "tundra: %s is %s\n", id.c_str(), StateName(job.state()).c_str());

@@ -4,6 +4,7 @@
 
 #include <functional>
 #include <map>
+#include <set>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
@@ -50,8 +51,14 @@ absl::Status ApplyNode(const std::string& path, const YAML::Node& root, Config& 
     return absl::InvalidArgumentError(absl::StrCat(path, ": must hold KEY: VALUE lines"));
   }
   const Setters setters = SettersOf(config);
+  std::set<std::string> seen;
   for (const auto& entry : root) {
     const auto key = entry.first.as<std::string>();
+    // The YAML library takes it in silence.
+    if (!seen.insert(key).second) {
+      return absl::InvalidArgumentError(
+          absl::StrCat(Place(path, entry.first.Mark()), key, " is given twice"));
+    }
     const auto setter = setters.find(key);
     if (setter == setters.end()) {
       std::vector<std::string> names;

@@ -45,6 +45,10 @@ TEST_F(ConfigTest, SaysWhereAndWhatIsWrong) {
                        ::testing::AllOf(HasSubstr("c.yaml:2"), HasSubstr("did you mean listen"))));
   EXPECT_THAT(Read("lease_seconds: soon\n"),
               StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("lease_seconds")));
+  EXPECT_THAT(
+      Read("listen: 127.0.0.1:1\nhttp: 127.0.0.1:2\nlisten: 127.0.0.1:3\n"),
+      StatusIs(absl::StatusCode::kInvalidArgument,
+               ::testing::AllOf(HasSubstr("c.yaml:3"), HasSubstr("listen is given twice"))));
   EXPECT_THAT(Read("- a\n- b\n"), StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("KEY")));
   EXPECT_THAT(Read("a: [1, 2\n"),
               StatusIs(absl::StatusCode::kInvalidArgument, HasSubstr("c.yaml")));

@@ -30,13 +30,16 @@ constexpr int kExitUsage = 2;
 
 void AddFlags(CLI::App& app, WorkerFlags* flags) {
   app.set_config("--config", "", "Read flags from this file (TOML or INI: name = value)");
+  app.allow_config_extras(CLI::config_extras_mode::error);
+  // Not a setting: in a file that was printed, it would print and end.
   app.add_flag_callback(
-      "--print-config",
-      [&app] {
-        std::cout << app.config_to_str(/*default_also=*/true, /*write_description=*/true);
-        throw CLI::Success();
-      },
-      "Print a commented configuration file with the defaults, and end");
+         "--print-config",
+         [&app] {
+           std::cout << app.config_to_str(/*default_also=*/true, /*write_description=*/true);
+           throw CLI::Success();
+         },
+         "Print a commented configuration file with the defaults, and end")
+      ->configurable(false);
   app.add_option("--coordinator", flags->coordinator, "Address of the coordinator, HOST:PORT")
       ->capture_default_str();
   app.add_option("--name", flags->name, "Name for people (default: the host's name)");
@@ -204,6 +207,18 @@ int Main(int argc, char** argv) {
   AddFlags(app, &flags);
   try {
     app.parse(argc, argv);
+  } catch (const CLI::ConfigError& error) {
+    std::string_view key = error.what();
+    // Of the parser's words the key alone is kept; that of a section ends in ".++".
+    constexpr std::string_view kBefore = "INI was not able to parse ";
+    if (key.starts_with(kBefore)) key.remove_prefix(kBefore.size());
+    key = key.substr(0, key.find(':'));
+    if (key.ends_with(".++")) key.remove_suffix(3);
+    std::fprintf(stderr,
+                 "tundra-worker: --config: %s is not a setting; "
+                 "`tundra-worker --print-config` shows those that there are\n",
+                 std::string(key).c_str());
+    return kExitUsage;
   } catch (const CLI::ParseError& error) {
     return app.exit(error) == 0 ? 0 : kExitUsage;
   }

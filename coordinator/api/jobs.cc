@@ -331,8 +331,10 @@ absl::Status Jobs::Delete(const Caller& caller, const v1::DeleteJobRequest& requ
   const auto remove = [&](Txn& txn) -> absl::StatusOr<std::string> {
     ASSIGN_OR_RETURN(const JobRecord record, GetOwnJob(txn, caller, {id}));
     if (!IsTerminal(record.job.state())) {
-      return absl::FailedPreconditionError(
-          absl::StrCat("jobs/", id, " is ", StateName(record.job.state()), ": cancel it first"));
+      const bool ends = record.job.state() == v1::CANCELLING;
+      return absl::FailedPreconditionError(absl::StrCat(
+          "jobs/", id, " is ", StateName(record.job.state()),
+          ends ? ": it is being cancelled; wait until it has ended" : ": cancel it first"));
     }
     RETURN_IF_ERROR(txn.DeleteJob(record));
     return request.name();

@@ -6,9 +6,10 @@ import re
 import shutil
 import socket
 import subprocess
+import tempfile
 import unittest
 
-from service import BASES, BIN, EXAMPLE, Service, wait_until, write_job
+from service import BASES, BIN, EXAMPLE, Process, Service, wait_until, write_job
 
 GOOD_ROW = json.dumps({"messages": [{"role": "user", "content": "Hi"},
                                     {"role": "assistant", "content": "Hello."}]})
@@ -222,6 +223,59 @@ class BadSurroundings(unittest.TestCase):
             self.assertEqual(result.returncode, 3, result.stderr)
             self.assertIn("large", result.stderr.lower())
             self.assertEqual(service.json("datasets").get("datasets", []), [])
+
+
+class Settings(unittest.TestCase):
+    """Files of settings: what a program prints it takes, and what it does not know it names."""
+
+    def setUp(self):
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.dir = folder.name
+
+    def path(self, name):
+        return os.path.join(self.dir, name)
+
+    def write(self, name, text):
+        with open(self.path(name), "w", encoding="utf-8") as file:
+            file.write(text)
+        return self.path(name)
+
+    def told(self, program, *arguments):
+        return subprocess.run([os.path.join(BIN, program), *arguments], capture_output=True, text=True, timeout=60,
+                              check=False)
+
+    def test_a_worker_takes_the_file_that_it_printed(self):
+        ports = self.path("ports.json")
+        printed = self.told("tundra-worker", "--coordinator", "127.0.0.1:1", "--base-dir", BASES, "--data-dir",
+                            self.path("worker"), "--ports-file", ports, "--print-config")
+        self.assertEqual(printed.returncode, 0, printed.stderr)
+        self.assertNotIn("print-config", printed.stdout)
+        worker = Process("tundra-worker", ["--config", self.write("worker.ini", printed.stdout)], self.path("log"))
+        try:
+            wait_until(lambda: os.path.exists(ports) or worker.process.poll() is not None, "the worker runs")
+            self.assertIsNone(worker.process.poll(), worker.text())
+        finally:
+            worker.stop()
+
+    def test_a_worker_names_what_it_does_not_know(self):
+        good = f'base-dir = ["{BASES}"]\n'
+        for text, wanted in ((good + "colour = 3\n", "colour"), (good + "[rank]\nsize = 3\n", "rank"),
+                             (good + "print-config = true\n", "print-config")):
+            refused = self.told("tundra-worker", "--config", self.write("worker.ini", text))
+            self.assertEqual(refused.returncode, 2, refused.stdout + refused.stderr)
+            self.assertIn(wanted, refused.stderr)
+            self.assertEqual(refused.stdout, "")
+
+    def test_a_coordinator_says_2_for_a_file_that_a_setting_names_in_vain(self):
+        ports = ("--listen", "127.0.0.1:0", "--http", "127.0.0.1:0", "--web", "127.0.0.1:0")
+        secret = self.write("secret", "0123456789abcdef" * 4 + "\n")
+        for flags in (("--bootstrap-token-file", self.path("none")),
+                      ("--bootstrap-token-file", secret, "--worker-token-file", self.path("none")),
+                      ("--config", self.path("none"))):
+            refused = self.told("tundra-coordinator", *ports, "--data-dir", self.path("data"), *flags)
+            self.assertEqual(refused.returncode, 2, refused.stderr)
+            self.assertIn(self.path("none"), refused.stderr)
 
 
 if __name__ == "__main__":

@@ -88,7 +88,8 @@ class DocsExamples(unittest.TestCase):
         environment = dict(os.environ, PATH=f"{BIN}:{os.environ['PATH']}",
                            TUNDRA_ADDRESS=f"127.0.0.1:{self.service.port}",
                            TUNDRA_TOKEN_FILE=self.service.tokens["admin"],
-                           TUNDRA_CONFIG=os.path.join(self.folder, "none.yaml"))
+                           XDG_CONFIG_HOME=os.path.join(self.folder, "none"))
+        environment.pop("TUNDRA_CONFIG", None)
         done = subprocess.run(["bash", "-c", command], cwd=self.folder, env=environment, timeout=120,
                               capture_output=True, text=True, check=False)
         return done.stdout + done.stderr

@@ -242,6 +242,21 @@ class CertificatesTest(unittest.TestCase):
             self.assertEqual(os.stat(os.path.join(self.dir, name)).st_mode & 0o077, 0, name)
         self.assertRegex(self.read("admin"), rb"^[0-9a-f]{64}\n$")
 
+    def test_a_token_never_takes_the_place_of_the_authority_or_of_a_certificate(self):
+        for name in ("ca.key", "ca.crt"):
+            self.make("token", name, code=2)
+            self.assertFalse(os.path.exists(os.path.join(self.dir, name)), "where the authority would be")
+        self.make("coordinator", "localhost")
+        before = self.read("ca.key"), self.read("ca.crt"), self.read("coordinator/tls.key")
+        for name in ("ca.key", "ca.crt", "coordinator"):
+            self.make("token", name, code=2)
+            self.make("worker", name, code=2)
+        self.assertEqual((self.read("ca.key"), self.read("ca.crt"), self.read("coordinator/tls.key")), before)
+        self.make("token", "worker-1")
+        token = self.read("worker-1")
+        self.make("worker", "worker-1", code=2)
+        self.assertEqual(self.read("worker-1"), token)
+
     def test_what_is_good_stays_and_the_rest_is_made_anew(self):
         self.make("coordinator", "localhost", days=20)
         first = self.read("coordinator/tls.crt")

@@ -48,6 +48,15 @@ def tearDownModule():
     shutil.rmtree(LIB, ignore_errors=True)
 
 
+class Shown(unittest.TestCase):
+    def test_messages_do_nothing_to_a_terminal(self):
+        from tundra.progress import Progress
+
+        out = io.StringIO()
+        Progress(out).event({"message": "a\x1b[2J\nb\x9b é"})
+        self.assertEqual(out.getvalue(), "  a\\x1b[2J\\x0ab\\x9b é\n")
+
+
 class PythonClient(unittest.TestCase):
     @classmethod
     def setUpClass(cls):

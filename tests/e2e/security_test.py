@@ -101,9 +101,10 @@ class SecureService(Service):
             os.path.join(self.dir, f"{name}.log"))
 
     def run(self, *arguments, timeout=300, token="admin", tls=True):
-        environment = dict(os.environ, TUNDRA_CONFIG=os.path.join(self.dir, "none.yaml"),
+        environment = dict(os.environ, XDG_CONFIG_HOME=os.path.join(self.dir, "none"),
                            TUNDRA_HOME=os.path.join(self.dir, "home"))
-        environment.pop("TUNDRA_TOKEN", None)
+        for name in ("TUNDRA_CONFIG", "TUNDRA_TOKEN"):
+            environment.pop(name, None)
         return subprocess.run(
             [os.path.join(BIN, "tundra"), *arguments, "--address", f"{self.address}:{self.port}",
              *(["--tls-ca", self.certs("ca.crt")] if tls else []),
@@ -161,10 +162,46 @@ class SecurityTest(unittest.TestCase):
         # A drained worker gets no work, and says so.
         workers = service.json("admin", "workers")["workers"]
         self.assertEqual(sorted(worker["display_name"] for worker in workers), ["worker-1", "worker-2"])
-        service.ok("admin", "workers", "drain", workers[0]["name"])
+        service.ok("admin", "workers", "drain", workers[0]["display_name"])
         self.assertIn("draining (drained)", service.ok("admin", "workers"))
         service.ok("admin", "workers", "undrain", workers[0]["name"])
         self.assertNotIn("drained", service.ok("admin", "workers"))
+
+    def test_an_admins_name_for_a_job_never_means_another_tenants(self):
+        service = self.service
+        service.ok("admin", "tenants", "create", "other", "--active-jobs", "3")
+        service.tokens["other"] = os.path.join(service.dir, "other.token")
+        service.ok("admin", "tokens", "create", "other", "--tenant", "other", "--to", service.tokens["other"])
+        # More devices than there are: it waits.
+        made = service.run("submit", write_job(service.dir, name="victim", devices=64), "-o", "json", token="other")
+        self.assertEqual(made.returncode, 0, made.stderr)
+        job = json.loads(made.stdout)["name"]
+        refused = service.run("cancel", "victim")
+        self.assertEqual(refused.returncode, 2)
+        self.assertIn(f"{job} of tenants/other", refused.stderr)
+        self.assertEqual(json.loads(service.run("get", "victim", "-o", "json", token="other").stdout)["state"], "QUEUED")
+        self.assertIn("TENANT", service.ok("jobs"))
+        self.assertNotIn("TENANT", service.run("jobs", token="other").stdout)
+        # The quota that is not named stays.
+        service.ok("admin", "tenants", "set", "other", "--devices", "1")
+        tenants = service.json("admin", "tenants")["tenants"]
+        quota = next(tenant["quota"] for tenant in tenants if tenant["name"] == "tenants/other")
+        self.assertEqual(quota, {"devices": 1, "active_jobs": 3})
+        service.ok("cancel", job)
+
+    def test_a_tokens_lifetime_is_positive_for_the_service_too(self):
+        service = self.service
+        with open(service.tokens["admin"], encoding="utf-8") as file:
+            headers = {"Authorization": f"Bearer {file.read().strip()}", "Content-Type": "application/json"}
+        before = service.json("admin", "tokens")["tokens"]
+        for lifetime in ("0s", "-432000s"):
+            body = {"token": {"display_name": "t", "tenant": "tenants/default", "role": "ROLE_USER"},
+                    "lifetime": lifetime}
+            status, text = self.fetch(service.ports["web"], "/tundra.v1.AccessService/CreateToken", tls=True, headers=headers,
+                                      data=json.dumps(body).encode())
+            self.assertEqual(status, 400, text)
+            self.assertIn("lifetime", text)
+        self.assertEqual(service.json("admin", "tokens")["tokens"], before)
 
     def test_nobody_gets_in_without_credentials(self):
         service = self.service

@@ -71,7 +71,7 @@ class Client:
 
     @translated
     def datasets(self):
-        """Newest first."""
+        """Newest first; an admin gets those of every tenant, named in each one's "tenant"."""
         return self.pages(self.stubs.datasets.ListDatasets, dataset_pb2.ListDatasetsRequest(), "datasets")
 
     @translated
@@ -136,13 +136,14 @@ class Client:
 
     @translated
     def job(self, name):
-        """By its name, "jobs/ID" or ID."""
+        """By "jobs/ID" or ID. Display names need not be unique: jobs() finds those of one."""
         name = name if name.startswith("jobs/") else f"jobs/{name}"
         return Job(self, to_dict(self.stubs.jobs.GetJob(job_pb2.GetJobRequest(name=name), timeout=self.timeout)))
 
     @translated
     def jobs(self, filter="", limit=None):
-        """Newest first. `filter`: for example 'state = RUNNING AND labels.team = "search"'."""
+        """Newest first. `filter`: for example 'state = RUNNING AND labels.team = "search"'. An admin gets those of every
+        tenant, which each job's data["tenant"] names; 'tenant = "search"' in the filter takes those of one."""
         request = job_pb2.ListJobsRequest(filter=filter)
         return [Job(self, data) for data in self.pages(self.stubs.jobs.ListJobs, request, "jobs", limit)]
 

@@ -5,6 +5,13 @@ import time
 
 _WIDTH = 28
 _LINE_SECONDS = 10
+# What a terminal might obey; line breaks and tabs among them, since a message is one line.
+_CONTROL = {code: f"\\x{code:02x}" for code in (*range(0x20), *range(0x7f, 0xa0))}
+
+
+def printable(text):
+    """Text of others for a terminal: control characters as "\\x1b", so that they are seen and do nothing."""
+    return text.translate(_CONTROL)
 
 
 class Progress:
@@ -19,7 +26,7 @@ class Progress:
     def event(self, event):
         self._clear()
         mark = "!" if event.get("warning") else " "
-        print(f"{mark} {event['message']}", file=self.out, flush=True)
+        print(f"{mark} {printable(event['message'])}", file=self.out, flush=True)
 
     def step(self, job, metrics):
         total = job.get("total_steps", 0)
