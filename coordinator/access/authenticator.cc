@@ -149,6 +149,17 @@ Authorization Authenticator::Authorize(const Credentials& credentials,
   return result;
 }
 
+bool Authenticator::Knows(const Credentials& credentials) const {
+  if (options_.allow_anonymous && !credentials.authorization.has_value()) return true;
+  const std::string token = TokenOf(credentials);
+  if (token.empty()) return false;
+  const std::string hash = HashSecret(token);
+  if (IsWorkerToken(hash)) return true;
+  absl::MutexLock lock(&mu_);
+  const auto found = tokens_.find(hash);
+  return found != tokens_.end() && found->second.expire_time > clock_->Now();
+}
+
 absl::Status Authenticator::Recheck(const Caller& caller) const {
   if (!caller.certificate.empty()) {
     const absl::Status good = CheckCertificate(caller.certificate);

@@ -60,6 +60,9 @@ class Authenticator {
 
   // Never blocks.
   Authorization Authorize(const Credentials& credentials, std::string_view method) const;
+  // Whether a call without a certificate is somebody's, whatever they may do. Counts nothing, never
+  // blocks.
+  bool Knows(const Credentials& credentials) const;
   // Whether the token or certificate with which a stream was opened is still good; OK for callers
   // without one. Never blocks. Errors: kUnauthenticated.
   absl::Status Recheck(const Caller& caller) const;

@@ -56,6 +56,20 @@ TEST_F(AuthenticatorTest, TheFirstAdminsTokenIsAudited) {
   }));
 }
 
+TEST_F(AuthenticatorTest, KnowsWhoseATokenIsAndCountsNothing) {
+  const auto shows = [](const std::string& value) {
+    Credentials shown;
+    shown.authorization = value;
+    return shown;
+  };
+  EXPECT_TRUE(authenticator_->Knows(shows("Bearer " + *ReadSecretFile(dir_ / "admin"))));
+  EXPECT_TRUE(authenticator_->Knows(shows("Bearer " + *ReadSecretFile(dir_ / "worker-token"))));
+  EXPECT_FALSE(authenticator_->Knows(shows("Bearer " + NewSecret())));
+  EXPECT_FALSE(authenticator_->Knows(shows("")));
+  EXPECT_FALSE(authenticator_->Knows(Credentials()));
+  EXPECT_TRUE(reasons_.empty());
+}
+
 TEST_F(AuthenticatorTest, AConnectionOutlivesNoCertificate) {
   Credentials shown;
   shown.certificate = "worker-one";

@@ -29,8 +29,9 @@ struct WebOptions {
   std::string address;
   // To the coordinator's own gRPC server.
   std::shared_ptr<grpc::Channel> api;
-  // Whether a caller may call the method, by its name without the service: asked before a body is
-  // read, so that only who is known makes the service read one. The gRPC server asks again.
+  // Whether a caller of the method, by its name without the service, is anybody's: asked before a
+  // body is read, so that only who is known makes the service read one. What they may do the gRPC
+  // server decides.
   std::function<absl::Status(const WebCaller& caller, std::string_view method)> authorize;
   // Set for TLS: the context for the next connection, so that certificates can change.
   std::function<std::shared_ptr<SSL_CTX>()> tls;
