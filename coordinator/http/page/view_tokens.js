@@ -18,7 +18,7 @@ async function createToken(tenant, done) {
   await openForm({
     title: 'New token',
     fields: [
-      {name: 'displayName', label: 'For what or whom', path: 'token.display_name', help: 'For example ada, or nightly sweep.'},
+      {name: 'displayName', label: 'For what or whom', path: 'token.display_name', help: 'For example laptop, or nightly sweep.'},
       {name: 'tenant', label: 'Tenant', path: 'token.tenant', value: tenant || format.idOf(session.caller?.tenant),
         known: known.map((one) => format.idOf(one.name)), help: 'What it makes belongs to this tenant.'},
       {name: 'role', label: 'Role', path: 'token.role', value: 'ROLE_USER',
