@@ -178,6 +178,9 @@ class WebPage(InBrowser):
         self.page.wait("return document.querySelector('.title-line .state').dataset.state === 'SUCCEEDED'", "it has ended", timeout=240)
         self.page.wait_text("Succeeded after 40 steps", ".events")
         self.page.wait("return window.calls.every((call) => call[2] !== null)", "all answers are there")
+        # The state is shown before the figures behind it are fetched.
+        metrics = self.service.metrics(job)
+        e2e.wait_until(lambda: f"to {metrics[-1]['train_loss']:.4g} at step 40" in self.lines_of("Loss"), "the last figure is drawn")
         calls = self.page.run("return window.calls")
         for method, field in (("JobService/ListMetrics", "metrics"), ("JobService/ListEvents", "events")):
             seen = []
@@ -185,8 +188,6 @@ class WebPage(InBrowser):
                 self.assertGreater(int(request["afterSequence"]), max(seen, default=0) - 1, "behind what was seen")
                 seen += [int(item["sequence"]) for item in json.loads(text).get(field, [])]
             self.assertEqual(seen, sorted(set(seen)), f"no item of {field} comes twice")
-        metrics = self.service.metrics(job)
-        self.assertIn(f"to {metrics[-1]['train_loss']:.4g} at step 40", self.lines_of("Loss"))
         drawn = self.page.run("""const chart = [...document.querySelectorAll('.chart')].find((one) => one.querySelector('h3').textContent === 'Gradient norm');
             return chart.querySelector('path.line').getAttribute('d').split(/[ML]/).filter(Boolean).length""")
         self.assertEqual(drawn, 40, "and none is missed")
